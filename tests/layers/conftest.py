@@ -99,6 +99,13 @@ class End:
                 break
         return got
 
+    async def receive_some(self) -> bytes:
+        """What is there, once something is; nothing at the end."""
+        buffer = bytearray(65536)
+        while (size := self.stream.receive_nowait(memoryview(buffer))) is None:
+            await self.stream.wait_receivable()
+        return bytes(buffer[:size])
+
     async def expect(self, data: bytes) -> None:
         got = await self.receive(len(data))
         assert got == data, (got, data)

@@ -14,7 +14,7 @@ from mitml4.edit.http2.frames import DATA, GOAWAY, SETTINGS, frame_bytes
 from mitml4.events import RuleApplied
 from mitml4.protocols.http.http2_frames import PREFACE
 from mitml4.session.policy import Policy
-from tests.layers.conftest import End, FlowLab, Outcomes
+from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes
 from tests.layers.test_editing import met_all, rules, says
 from tests.layers.test_misdirected import ALLOWED, Peer, get
 
@@ -218,3 +218,79 @@ def test_a_client_that_breaks_the_protocol_is_told_so(flow_lab: FlowLab) -> None
     out = flow_lab.run(client, server, editor=rules(REPLACE))
     out.check()
     assert met_all(out), out.met
+
+
+ELSEWHERE = """
+[[rule]]
+match = "path:/"
+to = "http://192.0.2.9:8000/base"
+replace = { in = "response.body", regex = "secret", with = "replaced" }
+"""
+LARGE = b"x" * 3 * EDIT_LIMIT + b"the end ..."
+
+
+async def read_until(end: End, mark: bytes) -> bytes:
+    """Read until it ends with the mark."""
+    data = b""
+    while not data.endswith(mark) and (more := await end.receive_some()):
+        data += more
+    return data
+
+
+def sent_elsewhere(
+    lab: FlowLab, answered: bytes, body: bytes = b"", *more: tuple[str, str]
+) -> tuple[Peer, bytes]:
+    """What a client of HTTP/2 gets, and what the other server."""
+    client, got = Peer(True), bytearray()
+
+    async def ask(end: End) -> None:
+        request = get("a.test", *more, method="POST")
+        client.connection.send_headers(1, request, end_stream=not body)
+        if body:
+            await client.send_body(end, 1, body)
+        over = (h2.events.StreamEnded, h2.events.StreamReset)
+        await client.speak(end, lambda: any(map(client.of, over)))
+
+    async def elsewhere(end: End) -> None:
+        mark = body[-10:] if more else b"\r\n0\r\n\r\n" if body else b"\r\n\r\n"
+        got.extend(await read_until(end, mark))
+        await end.send(answered)
+        await end.send_eof()
+
+    async def server(end: End) -> None:
+        await Peer(False).speak(end, lambda: False)
+
+    out = lab.run(ask, server, editor=rules(ELSEWHERE), elsewhere=elsewhere)
+    out.check()
+    return client, bytes(got)
+
+
+def test_a_request_to_another_server_is_streamed(flow_lab: FlowLab) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(LARGE)
+    client, got = sent_elsewhere(flow_lab, head + LARGE, LARGE)
+    assert client.content(1) == LARGE
+    assert got.startswith(b"POST /base/ HTTP/1.1\r\nHost: 192.0.2.9:8000\r\n")
+    assert b"\r\nTransfer-Encoding: chunked\r\n" in got
+    assert got.count(b"x") == LARGE.count(b"x")
+    client, got = sent_elsewhere(flow_lab, head + LARGE, LARGE, ("content-length", str(len(LARGE))))
+    assert client.content(1) == LARGE
+    assert got.endswith(b"Connection: close\r\n\r\n" + LARGE)
+
+
+def test_a_response_of_another_server_is_edited(flow_lab: FlowLab) -> None:
+    for answered in (
+        b"HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\na secret",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na s\r\n5\r\necret\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\na secret",
+    ):
+        client, _ = sent_elsewhere(flow_lab, answered)
+        assert client.content(1) == b"a replaced", answered
+
+
+def test_what_another_server_does_not_finish_is_no_response(flow_lab: FlowLab) -> None:
+    client, _ = sent_elsewhere(flow_lab, b"nonsense\r\n\r\n")
+    assert client.statuses == {1: "502"}
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (2 * len(LARGE))
+    client, _ = sent_elsewhere(flow_lab, head + LARGE)
+    assert client.of(h2.events.StreamReset)
+    assert not client.of(h2.events.StreamEnded)

@@ -51,15 +51,31 @@ class Peer:
     async def speak(self, end: End, until: Callable[[], bool], *, answers: bool = True) -> None:
         await self.flush(end)
         while not until():
-            data = await end.receive(1)
+            data = await end.receive_some()
             if not data:
                 return
             events = self.connection.receive_data(data)
             self.events += events
             for event in events:
+                if isinstance(event, h2.events.DataReceived):
+                    size = event.flow_controlled_length
+                    self.connection.acknowledge_received_data(size, event.stream_id)
                 if answers and isinstance(event, h2.events.RequestReceived):
                     self.connection.send_headers(event.stream_id, [(":status", "200")], True)
             await self.flush(end)
+
+    async def send_body(self, end: End, stream: int, body: bytes) -> None:
+        """As the windows allow, with the end."""
+        window = self.connection.local_flow_control_window
+        while body:
+            count = min(16_000, window(stream), len(body))
+            if count:
+                self.connection.send_data(stream, body[:count])
+                body = body[count:]
+                await self.flush(end)
+            else:
+                await self.speak(end, lambda: window(stream) > 0)
+        self.connection.end_stream(stream)
 
     def of(self, kind: type[h2.events.Event]) -> list[h2.events.Event]:
         return [event for event in self.events if isinstance(event, kind)]

@@ -397,28 +397,48 @@ class Http2Core(Streaming):
             return
         stream.is_local = True
         self._drop(stream, UP)
-        down, leg = stream.down, self._legs[DOWN]
         has_body = stream.request is None or stream.request.method != "HEAD"
         body = response.body or b""
-        headers = response.headers
+        if response.status not in (204, 304):
+            response.headers["content-length"] = str(len(body))
+        content = body if has_body else b""
+        self._send_head(stream, response, ends=not content)
+        if content:
+            self.send_content(stream, DOWN, content)
+            self.end_content(stream, DOWN)
+        self._forget_if_over(stream)
+
+    def begin_answer(self, stream: Stream, response: Response) -> bool:
+        """Answer a request instead of the server, with a body that comes by `send_content`. Returns
+        whether the client still waits."""
+        if self.streams.get(stream.number) is not stream:
+            return False
+        stream.is_local = True
+        self._send_head(stream, response, ends=False)
+        return True
+
+    def _send_head(self, stream: Stream, response: Response, *, ends: bool) -> None:
+        down, headers = stream.down, response.headers
         for name in ("connection", "transfer-encoding", "keep-alive"):
             headers.discard(name)
-        if response.status not in (204, 304):
-            headers["content-length"] = str(len(body))
         fields = [
             HeaderTuple(b":status", b"%d" % response.status),
             *(HeaderTuple(each.name.lower(), each.value) for each in headers.fields),
         ]
-        block = Block(HEADERS, 0, stream.number, b"", [], bytearray(), fields)
-        down.head, down.has_ended = block, True
-        down.queue[:] = body if has_body else b""
-        down.credited, down.rate = len(down.queue), response.rate
-        self._count_queue(down)
-        ends = not down.queue
-        self._send_block(leg, block, stream.number, fields, ends=ends)
-        down.is_over = ends
-        self._pump(stream, DOWN)
-        self._forget_if_over(stream)
+        down.head = Block(HEADERS, 0, stream.number, b"", [], bytearray(), fields)
+        down.rate, down.has_ended, down.is_over = response.rate, ends, ends
+        self._send_block(self._legs[DOWN], down.head, stream.number, fields, ends=ends)
+
+    def hold_request(self, stream: Stream) -> None:
+        """The request goes to another server: `take_content` gives its body."""
+        stream.is_local = True
+        self.stream_content(stream, UP)
+
+    def end_request(self, stream: Stream) -> None:
+        """What still comes of it goes nowhere."""
+        if self.streams.get(stream.number) is stream:
+            self._drop(stream, UP)
+            self._forget_if_over(stream)
 
     def reset(self, stream: Stream, code: int) -> None:
         """Reset a stream at both sides."""

@@ -1,18 +1,33 @@
-"""Requests of HTTP/2 that a rule sends to another server: over HTTP/1, whole."""
+"""Answers of our own, and requests of HTTP/2 that a rule sends to another server: over HTTP/1, as
+they come."""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
+import trio
+
+from mitml4.edit.codings import body_bytes, content_codings, decoded
+from mitml4.edit.editor import EditedFlow, Editor
 from mitml4.edit.headers import Headers
-from mitml4.edit.http1 import BodyReader, head_length, read_response
-from mitml4.edit.messages import Request, Response
+from mitml4.edit.http1 import BodyReader, ResponseHead, head_length, read_response
+from mitml4.edit.http2.core import Http2Core
+from mitml4.edit.http2.frames import INTERNAL_ERROR, Stream
+from mitml4.edit.messages import Answer, Response
 from mitml4.errors import ProtocolError
+from mitml4.layers.editing.ending import sleep
 from mitml4.layers.editing.flow import FlowEditing
 from mitml4.layers.editing.reader import Reader, send
+from mitml4.net.stream import Stream as ByteStream
+from mitml4.protocols.conversation import Direction
+from mitml4.tasks import both, first_of
 
-__all__ = ["bad_gateway", "fetch", "misdirected"]
+__all__ = ["Fetch", "bad_gateway", "misdirected"]
+
+UP, DOWN = Direction.UP, Direction.DOWN
 
 _OF_CONNECTION: Final = (
     "connection",
@@ -41,57 +56,231 @@ def _plain(status: int, text: str) -> Response:
     return Response(status=status, headers=plain, body=f"mitml4: {text}\n".encode())
 
 
-async def fetch(editing: FlowEditing, request: Request, body: bytes) -> Response:
-    """Send a request to `request.server`. Its response has its body as it was sent, coded as it
-    is."""
-    assert request.server
-    authority = request.server.authority
-    try:
-        stream = await editing.connect(request.server)
-    except OSError as error:
-        return bad_gateway(f"{authority}: {error.strerror or error}")
-    try:
-        await send(stream, _head(request, len(body)) + body, request.rate)
-        return await _response(Reader(stream), request.method, editing.limit)
-    except OSError as error:
-        return bad_gateway(f"{authority}: {error.strerror or error}")
-    except ProtocolError as error:
-        return bad_gateway(f"{authority}: {error.message}")
-    finally:
-        stream.close()
+class Fetch:
+    """One request on its way to `request.server`, and the response on its way back."""
 
+    def __init__(
+        self,
+        core: Http2Core,
+        changed: trio.lowlevel.ParkingLot,
+        stream: Stream,
+        editor: Editor,
+        flow: EditedFlow,
+        editing: FlowEditing,
+        *,
+        depth: int,
+        answer: Callable[[Answer], None],
+        pace: Callable[[float | None], None],
+    ) -> None:
+        """`changed` wakes what waits for the state of the core; `answer` sends a whole one; `pace`
+        lets the response's content be sent at a rate."""
+        assert stream.request
+        assert stream.request.server
+        self._core = core
+        self._changed = changed
+        self._stream = stream
+        self._request = stream.request
+        self._authority = stream.request.server.authority
+        self._editor = editor
+        self._flow = flow
+        self._editing = editing
+        self._depth = depth
+        self._answer = answer
+        self._pace = pace
+        self._has_begun = False
+        """Whether the client has got the head of the response."""
+        self._held = 0
 
-def _head(request: Request, length: int) -> bytes:
-    assert request.server
-    target = request.server.prefix + request.path
-    lines = [f"{request.method} {target} HTTP/1.1", f"Host: {request.server.authority}"]
-    for name, value in request.headers.items():
-        if name.lower() not in ("host", "content-length", *_OF_CONNECTION):
-            lines.append(f"{name}: {value}")
-    if length or request.method in _WITH_BODY:
-        lines.append(f"Content-Length: {length}")
-    return "\r\n".join([*lines, "Connection: close", "\r\n"]).encode("latin-1")
+    async def run(self) -> None:
+        """Until the response is sent, or the client has given up."""
+        await first_of(self._fetch, self._wait_gone)
+        self._core.end_request(self._stream)
+        self._changed.unpark_all()
 
+    @property
+    def _is_open(self) -> bool:
+        return self._core.streams.get(self._stream.number) is self._stream
 
-async def _response(server: Reader, method: str, limit: int) -> Response:
-    """Raises OSError, ProtocolError."""
-    while True:
-        while not (length := head_length(server.data)):
-            if not await server.more():
-                raise OSError(errno.ECONNRESET, "the server has ended without an answer")
-        head, response = read_response(server.take(length), method)
-        if response.status >= 200:
-            break
-    reader, body = BodyReader(head.part, head.length), bytearray()
-    while not reader.is_done:
-        taken, pieces = reader.feed(server.data)
+    async def _wait_gone(self) -> None:
+        while self._is_open:
+            await self._changed.park()
+
+    async def _fetch(self) -> None:
+        body, is_whole = self._body()
+        await sleep(self._request.delay_s)
+        try:
+            assert self._request.server
+            server = await self._editing.connect(self._request.server)
+        except OSError as error:
+            self._fail(error.strerror or str(error))
+            return
+        try:
+            await self._exchange(server, body, is_whole=is_whole)
+        except OSError as error:
+            self._fail(error.strerror or str(error))
+        except ProtocolError as error:
+            self._fail(error.message)
+        finally:
+            self._editing.memory.give_back(self._held)
+            server.close()
+
+    def _body(self) -> tuple[bytes, bool]:
+        """The body of the request as far as it is there, and whether that is all."""
+        request, half = self._request, self._stream.up
+        came, content = bytes(half.queue), half.content
+        is_whole = half.has_ended
+        if request.body is not None and request.body != content:
+            codings = content_codings(request.headers)
+            return body_bytes(request, content, codings), True
+        if is_whole:
+            return came, True
+        self._core.hold_request(self._stream)
+        return b"", False
+
+    def _fail(self, reason: str) -> None:
+        if self._has_begun:
+            self._core.reset(self._stream, INTERNAL_ERROR)
+        elif self._is_open:
+            self._answer(bad_gateway(f"{self._authority}: {reason}"))
+
+    async def _exchange(self, server: ByteStream, body: bytes, *, is_whole: bool) -> None:
+        """Raises OSError, ProtocolError."""
+        length = str(len(body)) if is_whole else self._request.headers.get("content-length")
+        await send(server, self._head(length, has_body=bool(body) or not is_whole))
+        await send(server, body, self._request.rate)
+        done = trio.CancelScope()
+
+        async def send_rest() -> None:
+            if not is_whole:
+                with done, suppress(OSError):  # a server that takes no more may have answered
+                    await self._send_body(server, is_chunked=length is None)
+
+        async def receive() -> None:
+            await self._receive(Reader(server))
+            done.cancel()
+
+        await both(send_rest, receive)
+
+    def _head(self, length: str | None, *, has_body: bool) -> bytes:
+        request = self._request
+        assert request.server
+        target = request.server.prefix + request.path
+        lines = [f"{request.method} {target} HTTP/1.1", f"Host: {self._authority}"]
+        for name, value in request.headers.items():
+            if name.lower() not in ("host", "content-length", *_OF_CONNECTION):
+                lines.append(f"{name}: {value}")
+        if length is None:
+            lines.append("Transfer-Encoding: chunked")
+        elif has_body or request.method in _WITH_BODY:
+            lines.append(f"Content-Length: {length}")
+        return "\r\n".join([*lines, "Connection: close", "\r\n"]).encode("latin-1")
+
+    async def _send_body(self, server: ByteStream, *, is_chunked: bool) -> None:
+        """Raises OSError."""
+        core, stream = self._core, self._stream
+        while not core.has_ended(stream, UP):
+            if not core.has_content(stream, UP):
+                await self._changed.park()
+                continue
+            data = core.take_content(stream, UP)
+            self._changed.unpark_all()
+            framed = b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data
+            await send(server, framed, self._request.rate)
+        if is_chunked:
+            await send(server, b"0\r\n\r\n")
+
+    # The response
+
+    async def _receive(self, server: Reader) -> None:
+        """Raises OSError, ProtocolError."""
+        while True:
+            while not (length := head_length(server.data)):
+                if not await server.more():
+                    raise OSError(errno.ECONNRESET, "the server has ended without an answer")
+            head, response = read_response(server.take(length), self._request.method)
+            if response.status >= 200:
+                break
+        for name in _OF_CONNECTION:
+            response.headers.discard(name)
+        body = BodyReader(head.part, head.length)
+        content = b""
+        if self._wants_body(response):
+            content = await self._hold(server, body, response)
+        response.streams = not body.is_done
+        came = response.body
+        ending = await self._editor.response(self._flow, self._request, response)
+        await sleep(response.delay_s)
+        if ending:
+            self._answer(ending)
+        elif body.is_done:
+            codings = content_codings(response.headers)
+            is_same = response.body is None or response.body == came
+            response.body = content if is_same else body_bytes(response, came, codings)
+            self._answer_whole(response, head)
+        else:
+            await self._stream_body(server, body, response, content)
+
+    def _wants_body(self, response: Response) -> bool:
+        if not self._editor.wants_body(self._flow, self._request, response):
+            return False
+        if not self._editing.is_endless(response):
+            return True
+        self._unedited("a body without an end")
+        return False
+
+    async def _hold(self, server: Reader, body: BodyReader, response: Response) -> bytes:
+        """Hold the body back, and give it to the message. Returns what has come of it. Raises
+        OSError, ProtocolError."""
+        held = bytearray()
+        while not body.is_done:
+            piece = self._piece(server, body)
+            held += piece
+            if len(held) > self._editing.limit or not self._editing.memory.take(len(piece)):
+                self._unedited(self._editing.too_large(len(held)))
+                return bytes(held)
+            self._held += len(piece)
+            await self._more(server, body)
+        response.body = decoded(bytes(held), content_codings(response.headers), self._editing.limit)
+        if response.body is None:
+            self._unedited("a body whose coding cannot be undone")
+        return bytes(held)
+
+    def _unedited(self, reason: str) -> None:
+        self._editing.unedited(self._depth, self._stream.number, reason)
+
+    def _piece(self, server: Reader, body: BodyReader) -> bytes:
+        """Raises ProtocolError."""
+        taken, pieces = body.feed(server.data)
         server.take(taken)
-        body += b"".join(pieces)
-        if len(body) > limit:
-            raise OSError(errno.EFBIG, f"a response above {limit} bytes")
-        if not reader.is_done and not await server.more() and not reader.end():
+        return b"".join(pieces)
+
+    async def _more(self, server: Reader, body: BodyReader) -> None:
+        """Raises OSError."""
+        if not body.is_done and not await server.more() and not body.end():
             raise OSError(errno.ECONNRESET, "the server has ended within its answer")
-    for name in _OF_CONNECTION:
-        response.headers.discard(name)
-    response.body = bytes(body)
-    return response
+
+    def _answer_whole(self, response: Response, head: ResponseHead) -> None:
+        if self._request.method == "HEAD" or response.status in (204, 304):
+            length = response.headers.get("content-length")
+            response.body = b""
+            if length and self._core.begin_answer(self._stream, response):
+                self._core.end_content(self._stream, DOWN)
+                return
+        self._answer(response)
+
+    async def _stream_body(
+        self, server: Reader, body: BodyReader, response: Response, content: bytes
+    ) -> None:
+        """Raises OSError, ProtocolError."""
+        core, stream = self._core, self._stream
+        self._has_begun = core.begin_answer(stream, response)
+        self._pace(response.rate)
+        while core.send_content(stream, DOWN, content):
+            self._changed.unpark_all()
+            if body.is_done:
+                break
+            while core.is_full(stream, DOWN):
+                await self._changed.park()
+            content = self._piece(server, body)
+            await self._more(server, body)
+        core.end_content(stream, DOWN)

@@ -9,19 +9,18 @@ from __future__ import annotations
 import base64
 import binascii
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 import trio
 
-from mitml4.edit.codings import body_bytes, content_codings, decoded
 from mitml4.edit.http2.conduct import Http2Error
 from mitml4.edit.http2.core import Http2Core
 from mitml4.edit.http2.frames import CANCEL, INTERNAL_ERROR, Job, Stream
-from mitml4.edit.http2.messages import half_headers
 from mitml4.edit.messages import Answer, Ending, Request, Response
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
-from mitml4.layers.editing.fetch import bad_gateway, fetch, misdirected
+from mitml4.layers.editing.fetch import Fetch, misdirected
 from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.http2_websocket import StreamMessages, asks_for_socket
 from mitml4.layers.editing.reader import Reader, end_below, pass_end
@@ -193,37 +192,24 @@ class Http2Editing:
             self._requested(stream, answer)
 
     async def _fetch(self, stream: Stream) -> None:
-        """Send a request to another server, once its body is whole."""
-        request, half = stream.request, stream.up
-        assert request
-        if not half.has_ended:
-            self._core.collect(stream, UP)
-        while not (half.has_ended or half.is_above):
-            await self._changed.park()
-            if self._core.streams.get(stream.number) is not stream:
-                return
-        body = bytes(half.queue)
-        if request.body is not None and request.body != half.content:
-            body = body_bytes(request, half.content, content_codings(half_headers(half)))
-        await sleep(request.delay_s)
-        response = bad_gateway(f"a request above {self._editing.limit} bytes")
-        if half.has_ended and not half.is_above:
-            response = await fetch(self._editing, request, body)
-        editor, sent = self._editing.editor(), response.body
-        flow = self._editing.known(self._context, "http/2")
-        codings = content_codings(response.headers)
-        if sent and editor.wants_body(flow, request, response):
-            response.body = decoded(sent, codings, self._editing.limit)
-        content = response.body
-        ending = await editor.response(flow, request, response)
-        await sleep(response.delay_s)
-        if response.body == content:
-            response.body = sent
-        elif response.body is not None:
-            response.body = body_bytes(response, content, codings)
+        """Send a request to another server."""
+
+        def answer(given: Answer) -> None:
+            self._requested(stream, given)
+
+        fetch = Fetch(
+            self._core,
+            self._changed,
+            stream,
+            self._editing.editor(),
+            self._editing.known(self._context, "http/2"),
+            self._editing,
+            depth=self._context.depth,
+            answer=answer,
+            pace=partial(self._pace, stream, DOWN),
+        )
+        await fetch.run()
         self._fetching.discard(stream.number)
-        self._requested(stream, ending or response)
-        self._changed.unpark_all()
 
     async def _requested_later(self, stream: Stream, answer: Answer | None) -> None:
         assert stream.request
