@@ -59,7 +59,7 @@ class Tls:
             if not isinstance(engine.outcome, Switch):
                 self.found_tls = isinstance(engine.outcome, HandOver)
                 break
-            self.bridge = self.bridge.inner(engine.outcome.inner.framing)
+            self.bridge = self.bridge.inner(engine.outcome.inner)
             self.context = engine.inner_context()
         if not self.found_tls:
             self.bridge.flush_copies()
