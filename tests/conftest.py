@@ -5,14 +5,14 @@ And nobody is hurried: how long an example takes is the machine's affair.
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import signal
 import struct
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -81,15 +81,10 @@ def http_capture(write_capture: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def mirroring() -> ModuleType:
-    """The tool that compares ClientHellos."""
-    name = "hello_mirroring"
-    spec = importlib.util.spec_from_file_location(
-        name, Path(__file__).parents[1] / "tools" / f"{name}.py"
-    )
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
+def mirroring() -> Iterator[SimpleNamespace]:
+    """The tool that compares ClientHellos: its comparison, and where hellos come from."""
+    tools = str(Path(__file__).parents[1] / "tools")
+    sys.path.insert(0, tools)
+    comparison, hellos = map(importlib.import_module, ("mirroring.comparison", "mirroring.hellos"))
+    yield SimpleNamespace(**vars(comparison), distinct=hellos.distinct, files_in=hellos.files_in)
+    sys.path.remove(tools)

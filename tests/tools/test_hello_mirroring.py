@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def test_the_table_has_every_distinct_hello_of_tls_1_3(
     assert reason.split() == ["a", "hello", "without", "a", "key", "share", "1"]
 
 
-def test_a_difference_is_seen(mirroring: ModuleType) -> None:
+def test_a_difference_is_seen(mirroring: SimpleNamespace) -> None:
     hello = a_hello("a.example")
     same = mirroring.Comparison(ja3=True, ja4=True, order=True, bodies=True, records=True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
-from types import ModuleType
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -177,7 +177,7 @@ STREAMS = st.builds(
 # What stays, and what is replaced
 
 
-def check_mirrored(mirroring: ModuleType, stream: bytes, relayed: RelayedHello) -> None:
+def check_mirrored(mirroring: SimpleNamespace, stream: bytes, relayed: RelayedHello) -> None:
     comparison = mirroring.compare(mirroring.Relayed([(stream, relayed.records())]))
     assert comparison == mirroring.Comparison(
         ja3=True, ja4=True, order=True, bodies=True, records=True
@@ -195,7 +195,7 @@ def check_mirrored(mirroring: ModuleType, stream: bytes, relayed: RelayedHello) 
 
 @given(stream=STREAMS)
 def test_only_the_fields_of_one_connection_are_replaced(
-    mirroring: ModuleType, stream: bytes
+    mirroring: SimpleNamespace, stream: bytes
 ) -> None:
     check_mirrored(mirroring, stream, relay_hello(stream, Replacements()))
 
@@ -203,7 +203,7 @@ def test_only_the_fields_of_one_connection_are_replaced(
 @pytest.mark.skipif(
     not CORPUS.is_dir(), reason=f"no captures in {CORPUS}: set MITML4_PCAPS to their directory"
 )
-def test_hellos_of_real_clients_keep_everything_else(mirroring: ModuleType) -> None:
+def test_hellos_of_real_clients_keep_everything_else(mirroring: SimpleNamespace) -> None:
     hellos = mirroring.distinct(mirroring.files_in([CORPUS]))
     assert hellos
     for stream in hellos:
@@ -212,7 +212,7 @@ def test_hellos_of_real_clients_keep_everything_else(mirroring: ModuleType) -> N
 
 @given(stream=STREAMS, data=st.data())
 def test_a_damaged_hello_is_refused_or_mirrored(
-    mirroring: ModuleType, stream: bytes, data: st.DataObject
+    mirroring: SimpleNamespace, stream: bytes, data: st.DataObject
 ) -> None:
     damaged = bytearray(stream)
     for _ in range(data.draw(st.integers(1, 3))):
