@@ -487,14 +487,15 @@ class Client(Ending):
         if ticket is None or not ticket.ticket:
             return
         self.got_tickets += 1
-        kept = self.tickets.issue_older(
-            ticket,
+        session = self.tickets.older(
+            ticket.ticket,
             cipher_suite=self.flight.hello.cipher_suite,
             suite=self.flight.suite,
             extended=self.flight.older.extended,
             server_secret=leg.older.master,
             client_secret=leg.older.master,
         )
+        kept = self.tickets.issue_older(ticket, session)
         self.ours.append((TLS_1_2, kept.ticket))
 
 
@@ -678,14 +679,16 @@ class Server(Ending):
         assert leg.older
         if Extension.SESSION_TICKET not in flight.hello.extensions:
             return None
-        return self.tickets.issue_older(
-            older_messages.NewSessionTicket12(3600, os.urandom(64)),
+        ticket = older_messages.NewSessionTicket12(3600, os.urandom(64))
+        session = self.tickets.older(
+            ticket.ticket,
             cipher_suite=self.cipher_suite,
             suite=flight.suite,
             extended=flight.older.extended,
             server_secret=leg.older.master,
             client_secret=leg.older.master,
         )
+        return self.tickets.issue_older(ticket, session)
 
 
 def has_renegotiation_info(hello: RelayedHello) -> bool:
