@@ -29,6 +29,7 @@ from mitml4.engine.plaintext import Plaintext
 from mitml4.engine.rules import HOLD_S
 from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import Details, Direction, LayerContext, Speaker, Target
+from mitml4.protocols.expected import Announcement
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.protocol_event import ProtocolEvent
 
@@ -115,6 +116,7 @@ class _Follower:
         "_copies",
         "_first",
         "_flow",
+        "_known",
         "_report",
         "_secrets",
         "_shown",
@@ -134,6 +136,7 @@ class _Follower:
         copies: Copies | None,
     ) -> None:
         self._flow = flow
+        self._known = known
         self._copies = copies
         self._secrets = secrets
         self._shown = shown.of_flow()
@@ -155,13 +158,19 @@ class _Follower:
         self.now_s = time_s
         return self._first or self._begin()
 
+    def _announce(self, announcement: Announcement) -> None:
+        client, server = self._flow.client, self._flow.destination
+        self._known.expectations.add(announcement, client.ip, server.ip, self.now_s)
+
     def _begin(self) -> Depth:
-        destination = self._flow.destination
+        client, destination = self._flow.client, self._flow.destination
         context = LayerContext(
             clock=self.clock,
             target=Target(destination.ip, destination.port),
             hold_s=HOLD_S,
             shown=self._shown,
+            announced=self._known.expected("tcp", destination, client, now_s=self.now_s),
+            on_announced=self._announce,
         )
         copies = partial(self._copies, self._flow, self._clock_ns) if self._copies else None
         self._first = Depth(self, context, secrets=self._secrets, copies=copies)

@@ -152,7 +152,7 @@ class DatagramFollower:
                 shown=self._shown,
             )
             self._conversation = row.converse(context)
-            self._conversation.client = self._flow.client
+            self._conversation.client_port = self._flow.client.port
         else:
             self._conversation = None
             self._tell()
@@ -184,7 +184,9 @@ class DatagramFollower:
         for resolved in conversation.resolved:
             self._known.add_name(to.ip, resolved)
         for announcement in conversation.announced:
-            self._known.expectations.add(announcement, flow.destination.ip, self._now_s)
+            self._known.expectations.add(
+                announcement, flow.client.ip, flow.destination.ip, self._now_s
+            )
         conversation.resolved.clear()
         conversation.announced.clear()
 

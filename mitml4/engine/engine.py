@@ -405,7 +405,7 @@ class Engine(Interpreter):
         elif row := question.answer:
             self._begin(row, question.speaker)
         else:
-            self.relay(UNKNOWN, question.speaker)
+            self.relay(self.context.announced or UNKNOWN, question.speaker)
 
 
 def _behind(ahead: bytearray, data: bytes) -> bytes:

@@ -315,6 +315,8 @@ class Interpreter:
             self.announce()
         if decision.protocol_events:
             self._publish(decision.protocol_events)
+        for announcement in decision.announced:
+            self.context.on_announced(announcement)
         if decision.channel_binding not in (None, self._binding):
             self._binding = decision.channel_binding
             self.context.on_channel_binding(bool(self._binding))

@@ -12,6 +12,7 @@ from dataclasses import field, replace
 from typing import Final
 
 from mitml4.dataclass import dataclass
+from mitml4.protocols.expected import Announcement
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import FlowPolicy, Target
 
@@ -27,6 +28,10 @@ def _never() -> float:
 
 def _ignore(_offered: bool) -> None:
     """Channel binding matters only inside a TLS that was intercepted."""
+
+
+def _nobody(_announcement: Announcement) -> None:
+    """Nobody waits for connections that are announced."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +61,12 @@ class LayerContext:
     on_channel_binding: Callable[[bool], None] = _ignore
     """Told what is said inside intercepted TLS of binding logins to it: True, the server offers
     that; False, it has let the client in without."""
+
+    announced: str | None = None
+    """What the flow is, according to another one that has announced it: the name of what is not
+    known by its bytes."""
+    on_announced: Callable[[Announcement], None] = _nobody
+    """Told of the connections that a conversation announces."""
 
     @property
     def depth(self) -> int:

@@ -31,6 +31,7 @@ from typing import ClassVar, Final, Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols.context import LayerContext
+from mitml4.protocols.expected import Announcement
 from mitml4.protocols.policy import End, Target, Unreadable
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 
@@ -203,6 +204,8 @@ class Decision:
     """The details are as complete as the opening makes them: the layer may be announced."""
     protocol_events: Sequence[ProtocolEvent | StreamLayer] = ()
     """What happened, in order."""
+    announced: Sequence[Announcement] = ()
+    """Connections that follow, as one of the sides has said."""
     named: Sequence[End] = ()
     """Where the client has asked to go in the bytes shown: targets, SNI, Host."""
     target: Target | None = None
@@ -246,6 +249,7 @@ class Conversation:
     target: Target | None = None
     elsewhere: bool = False
     named: list[End] = field(default_factory=list)
+    announced: list[Announcement] = field(default_factory=list)
     protocol_events: list[ProtocolEvent | StreamLayer] = field(default_factory=list)
     """They are told behind the layer, and so wait until its details are ready."""
 
@@ -290,6 +294,8 @@ class Conversation:
             decision.protocol_events, self.protocol_events = self.protocol_events, []
         if self.named:
             decision.named, self.named = self.named, []
+        if self.announced:
+            decision.announced, self.announced = self.announced, []
         decision.target = self.target
         decision.elsewhere = self.elsewhere
         decision.channel_binding = self.channel_binding

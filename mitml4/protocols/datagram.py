@@ -15,7 +15,6 @@ from dataclasses import field
 from enum import Enum
 from typing import ClassVar, Final, TypeAlias
 
-from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.context import LayerContext
@@ -79,8 +78,8 @@ class DatagramConversation:
     name: ClassVar[str]
 
     context: LayerContext = field(default_factory=LayerContext)
-    client: Address | None = None
-    """Who has sent the first datagram."""
+    client_port: int | None = None
+    """From where the first datagram was sent."""
     details_ready: bool = False
     """The details are as complete as the opening makes them: the layer may be announced."""
     over: bool = False

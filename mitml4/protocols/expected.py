@@ -26,9 +26,11 @@ class Announcement:
 
     protocol: str
     transport: Transport
-    host: str | None
+    host: str | None = None
     """The address that will be connected to, or that datagrams go to or come from, as text; None:
-    the server of the conversation that announces it."""
+    that of a side of the conversation that announces it."""
+    of_client: bool = False
+    """Whether it is the client's side, and not the server's, where `host` is None."""
     port: int
 
 
@@ -41,9 +43,10 @@ class Expectations:
     def __bool__(self) -> bool:
         return bool(self._expected)
 
-    def add(self, announcement: Announcement, server: str, now_s: float) -> None:
-        """`server`: the address of the server of the flow that announces it."""
-        key = announcement.transport, announcement.host or server, announcement.port
+    def add(self, announcement: Announcement, client: str, server: str, now_s: float) -> None:
+        """`client` and `server`: the addresses of the flow that announces it."""
+        host = announcement.host or (client if announcement.of_client else server)
+        key = announcement.transport, host, announcement.port
         self._expected.pop(key, None)
         if len(self._expected) >= _MAX_EXPECTED:
             del self._expected[next(iter(self._expected))]

@@ -2,19 +2,23 @@
 
 SMTP greets with `220` too, so nothing is certain before the whole first line has arrived: a line
 that names SMTP and not FTP is SMTP's, whatever the client says. After a login no client asks for
-TLS, and everything passes unread.
+TLS, and everything passes; copies are read for the connections of data that they announce.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import field
 from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.conversation import Direction, Opening, Protocol, Verdict
+from mitml4.protocols.expected import Announcement
 from mitml4.protocols.parts.lines import TEXT, agree, code, command
 from mitml4.protocols.parts.login import GREETING, InOrder
+from mitml4.protocols.parts.tail import COPIED, Tail
 from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Ftp"]
@@ -40,6 +44,13 @@ _TELLTALE: Final = regex(
     rb"^(?:AUTH (?:TLS|SSL)|CWD|EPSV|FEAT|MDTM|MLSD|NLST|PASV|PBSZ|PROT [CP]|SYST|TYPE [AI])\b",
     re.IGNORECASE | re.MULTILINE,
 )
+_SIX: Final = rb"([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})"
+_ACTIVE: Final = regex(rb"PORT +" + _SIX + rb" *", re.IGNORECASE)
+_PASSIVE: Final = regex(rb"227[ -].*?" + _SIX, re.DOTALL)
+_EXTENDED_ACTIVE: Final = regex(
+    rb"EPRT +\|[12]\|([0-9a-f:.]{2,45})\|([0-9]{1,5})\| *", re.IGNORECASE
+)
+_EXTENDED_PASSIVE: Final = regex(rb"229[ -].*?\((.)\1\1([0-9]{1,5})\1\)", re.DOTALL)
 _REPLY: Final = regex(rb"([1-5][0-9]{2})(?:([ -])(.*))?", re.DOTALL)
 
 
@@ -72,6 +83,32 @@ def _greeting(down: bytes) -> Verdict:
     return Verdict.MATCH if _NAMED.search(down) else Verdict.LIKELY
 
 
+def announced_by(direction: Direction, line: bytes) -> list[Announcement]:
+    """The connection of data that a line announces: its address, and for PASV the server's too,
+    since a server behind NAT may name an address that its clients ignore."""
+    if direction is Direction.UP:
+        if six := _ACTIVE.fullmatch(line):
+            return [_data(*_address(six.groups()))]
+        if found := _EXTENDED_ACTIVE.fullmatch(line):
+            return [_data(found[1].decode(), int(found[2]))]
+    elif six := _PASSIVE.match(line):
+        host, port = _address(six.groups())
+        return [_data(host, port), _data(None, port)]
+    elif found := _EXTENDED_PASSIVE.match(line):
+        return [_data(None, int(found[2]))]
+    return []
+
+
+def _address(six: Sequence[bytes]) -> tuple[str, int]:
+    """RFC 959 §3.3: the bytes of an address and of a port, in decimal."""
+    numbers = [int(each) for each in six]
+    return ".".join(map(str, numbers[:4])), numbers[4] << 8 | numbers[5]
+
+
+def _data(host: str | None, port: int) -> Announcement:
+    return Announcement(protocol="ftp-data", transport="tcp", host=host, port=port)
+
+
 @dataclass(slots=True)
 class Ftp(InOrder):
     """Reads commands and replies, until TLS begins or the user is logged in."""
@@ -81,10 +118,24 @@ class Ftp(InOrder):
         b"AUTH CLNT FEAT HELP HOST LANG NOOP OPTS SYST".split()
     )
 
+    _tails: dict[Direction, Tail] = field(
+        default_factory=lambda: {direction: Tail() for direction in Direction}
+    )
     _several_lines: bytes = b""
     """The code of a reply of several lines, until its last line."""
 
+    def stay_plain(self) -> None:
+        """Nothing is held back any more, and copies are read."""
+        self.details_ready = True
+        self.up = self.down = COPIED
+
+    def copied(self, direction: Direction, data: bytes) -> None:
+        """Commands and replies that have moved."""
+        for line in self._tails[direction].lines(data):
+            self.announced += announced_by(direction, line)
+
     def client_line(self, line: bytes) -> None:
+        self.announced += announced_by(Direction.UP, line)
         word, _, argument = line.partition(b" ")
         verb = word.upper()
         if verb == b"USER":
@@ -98,6 +149,7 @@ class Ftp(InOrder):
 
     def server_line(self, line: bytes) -> None:
         """RFC 959 §4.2: `123-first`, any lines, and `123 last` make one reply."""
+        self.announced += announced_by(Direction.DOWN, line)
         if self._several_lines:
             if line[:3] == self._several_lines and line[3:4] in (b" ", b""):
                 self._finish(self._several_lines)

@@ -8,10 +8,13 @@ that the client is registered, and after that no client asks for TLS.
 from __future__ import annotations
 
 import re
+from dataclasses import field
+from ipaddress import ip_address
 from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
-from mitml4.protocols.conversation import PAUSE, Opening, Protocol, Verdict
+from mitml4.protocols.conversation import PAUSE, Direction, Opening, Protocol, Verdict
+from mitml4.protocols.expected import Announcement
 from mitml4.protocols.parts.lines import (
     TEXT,
     begins,
@@ -21,6 +24,7 @@ from mitml4.protocols.parts.lines import (
     initials,
 )
 from mitml4.protocols.parts.login import Login, LoginDetails
+from mitml4.protocols.parts.tail import COPIED, Tail
 from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Irc", "IrcDetails"]
@@ -66,6 +70,11 @@ _IN_THE_MIDDLE: Final = regex(
 )
 """Messages that a server relays, and its numeric replies: a capture that begins midway may take the
 server for the client."""
+_DCC: Final = regex(
+    rb"\x01DCC (?:SEND|CHAT|RESUME|TSEND) (?:\"[^\"]*\"|[^ ]+) ([0-9]{1,10}|[0-9A-Fa-f:.]{2,45})"
+    rb" ([1-9][0-9]{0,4})(?: [0-9]+)*\x01",
+    re.IGNORECASE,
+)
 _LINE: Final = regex(rb"(?::([^ ]*) +)?([^ ]+)(?: +(.*))?", re.DOTALL)
 
 
@@ -97,6 +106,14 @@ def _answer(down: bytes) -> Verdict:
     return begins(down, _ANSWER, _ANSWER_BEGUN)
 
 
+def _offered(address: bytes) -> str | None:
+    """An address of version 4 is one number; None: none that can be connected to."""
+    try:
+        return str(ip_address(int(address) if address.isdigit() else address.decode()))
+    except ValueError:
+        return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IrcDetails(LoginDetails):
     """Names of the client and of the server."""
@@ -113,6 +130,27 @@ class Irc(Login):
 
     nick: bytes | None = None
     server: bytes | None = None
+    _tails: dict[Direction, Tail] = field(
+        default_factory=lambda: {direction: Tail() for direction in Direction}
+    )
+
+    def stay_plain(self) -> None:
+        """Nothing is held back any more, and copies are read."""
+        self.details_ready = True
+        self.up = self.down = COPIED
+
+    def copied(self, direction: Direction, data: bytes) -> None:
+        """Messages that have moved; either side's may offer a connection."""
+        for line in self._tails[direction].lines(data):
+            if offer := _DCC.search(line):
+                self.announced.append(
+                    Announcement(
+                        protocol="irc-dcc",
+                        transport="tcp",
+                        host=_offered(offer[1]),
+                        port=int(offer[2]),
+                    )
+                )
 
     def client_line(self, line: bytes) -> None:
         message = _LINE.fullmatch(line.strip(b" "))

@@ -20,6 +20,7 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols import (
     adb,
     amqp,
+    announced,
     cassandra,
     dns,
     fix,
@@ -256,6 +257,7 @@ PROTOCOLS: Final = (
     *java.PROTOCOLS,
     adb.PROTOCOL,
     *administration.PROTOCOLS,
+    *announced.PROTOCOLS,
     fix.PROTOCOL,
     thrift.PROTOCOL,
     redis.PROTOCOL,

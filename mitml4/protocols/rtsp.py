@@ -3,14 +3,18 @@ answer."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import field
 from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
-from mitml4.protocols.conversation import Details, Direction, Protocol, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, Details, Direction, Protocol, Verdict
+from mitml4.protocols.expected import Announcement
 from mitml4.protocols.parts.evidence import either_side
 from mitml4.protocols.parts.heads import FirstHeads
 from mitml4.protocols.parts.lines import begins, prefix_pattern
+from mitml4.protocols.parts.tail import COPIED, Tail
 from mitml4.regex import regex
 
 __all__ = ["PROTOCOL", "Rtsp", "RtspDetails"]
@@ -26,6 +30,13 @@ _ANSWER: Final = regex(rb"RTSP/[12]\.[0-9] [1-5][0-9]{2}[ \r\n]")
 _ANSWER_BEGUN: Final = prefix_pattern(
     *(b"R", b"T", b"S", b"P", b"/", b"[12]", rb"\.", b"[0-9]", b" ", b"[1-5]"), *[b"[0-9]"] * 2
 )
+
+
+_TRANSPORT: Final = regex(rb"Transport *:.*RTP/", re.IGNORECASE)
+_MEDIA_PORTS: Final = regex(
+    rb"(client|server)_port=([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?", re.IGNORECASE
+)
+MAX_WATCHED: Final = 1 << 16
 
 
 def _message(data: bytes) -> Verdict:
@@ -52,7 +63,7 @@ class RtspDetails(Details):
 
 @dataclass(slots=True)
 class Rtsp(FirstHeads):
-    """Reads one head of each side."""
+    """Reads one head of each side, and where media are announced."""
 
     name: ClassVar[str] = "rtsp"
 
@@ -61,7 +72,38 @@ class Rtsp(FirstHeads):
     user_agent: bytes | None = None
     server: bytes | None = None
 
+    _watched: int = 0
+    """Bytes of the server that were read for what they announce."""
+    _tail: Tail = field(default_factory=Tail)
+
+    def end(self, direction: Direction) -> None:
+        """The server's answers go on to be read, from copies: one to SETUP announces media."""
+        FirstHeads.end(self, direction)
+        if direction is Direction.DOWN:
+            self.down = COPIED
+
+    def copied(self, direction: Direction, data: bytes) -> None:
+        self._watched += len(data)
+        if self._watched > MAX_WATCHED:
+            self.set_directive(direction, FORWARD_ALL)
+        for line in self._tail.lines(data):
+            self._read_transport(line)
+
+    def _read_transport(self, line: bytes) -> None:
+        """RFC 2326 §12.39: pairs of ports, of the client and of the server."""
+        for side, first, second in _MEDIA_PORTS.findall(line) if _TRANSPORT.match(line) else ():
+            for protocol, port in ("rtp", first), ("rtcp", second):
+                if port:
+                    announcement = Announcement(
+                        protocol=protocol,
+                        transport="udp",
+                        of_client=side.lower() == b"client",
+                        port=int(port),
+                    )
+                    self.announced.append(announcement)
+
     def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
+        self._read_transport(b"Transport: " + headers.get(b"transport", b""))
         if direction is Direction.DOWN:
             self.server = headers.get(b"server")
         elif request := _REQUEST.match(line + b"\n"):

@@ -43,6 +43,7 @@ from mitml4.net.listener import IncomingConnection
 from mitml4.net.memory import memory_pair
 from mitml4.net.stream import Stream, Transport
 from mitml4.protocols.context import LayerContext
+from mitml4.protocols.expected import Announcement, Expectations
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import (
     NOT_ALLOWED,
@@ -93,6 +94,8 @@ class Services:
     prover: Prover | None = None
     """Finds out who servers are, if no names of their addresses are known and not all hosts are
     allowed."""
+    expectations: Expectations = field(default_factory=Expectations)
+    """Connections that others have announced."""
     ca_page: Pages | None = None
     """What is answered at `CA_PAGE`; None: that is a server like any other."""
 
@@ -164,6 +167,10 @@ class Flow:
             policy=FlowPolicy.of_flow(services.policy, destination, called),
             shown=services.shown.of_flow(),
             hold_s=services.hold_s,
+            announced=services.expectations.take(
+                "tcp", destination.host, destination.port, services.clock()
+            ),
+            on_announced=self._announce,
         )
         self.opened_at = services.clock()
         self._client_side: Transport | None = None
@@ -176,6 +183,10 @@ class Flow:
         self._until_reset = trio.CancelScope()
         self._editing = self._begin_editing(name)
         self.report.open(connection, name, self.services.container)
+
+    def _announce(self, announcement: Announcement) -> None:
+        client, server = self.connection.client, self.connection.destination
+        self.services.expectations.add(announcement, client.ip, server.ip, self.services.clock())
 
     @property
     def wire_bytes(self) -> tuple[int, int]:

@@ -9,7 +9,6 @@ import pytest
 from mitml4.errors import ProtocolError
 from mitml4.protocols import smtp
 from mitml4.protocols.conversation import (
-    FORWARD_ALL,
     PAUSE,
     PEEK,
     SWITCH,
@@ -20,6 +19,7 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.ftp import Ftp, detect
 from mitml4.protocols.parts.login import MAX_UNDER_WAY
+from mitml4.protocols.parts.tail import COPIED
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -83,7 +83,7 @@ def test_behind_a_login_all_passes(converse: Any) -> None:
             ended = {direction for direction, data in PLAIN[name] if data is None}
             more = [(way, b"AUTH TLS\r\n\xff") for way in Direction if way not in ended]
             talk = converse(conversation, [*PLAIN[name], *more], chunk=chunk)
-            assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+            assert (conversation.up, conversation.down) == (COPIED, COPIED)
             assert not talk.kept[UP]
             assert conversation.details_ready
             assert not conversation.details().upgraded
@@ -109,7 +109,7 @@ def test_inside_its_own_tls_the_client_begins(converse: Any) -> None:
     conversation = Ftp(context=LayerContext(secure=True, stack=("ftp", "tls")))
     script = [(UP, b"PBSZ 0\r\n"), (DOWN, b"200 Ok\r\n"), USER, ASKS, PASS, WELCOME]
     converse(conversation, script)
-    assert conversation.up is FORWARD_ALL
+    assert conversation.up is COPIED
     assert conversation.details().username == b"alice"
     assert conversation.details().greeting is None
 

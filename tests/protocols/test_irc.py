@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from mitml4.protocols.conversation import (
-    FORWARD_ALL,
     PAUSE,
     PEEK,
     SWITCH,
@@ -16,6 +15,7 @@ from mitml4.protocols.conversation import (
     Verdict,
 )
 from mitml4.protocols.irc import Irc, detect
+from mitml4.protocols.parts.tail import COPIED
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -57,7 +57,7 @@ def test_behind_the_welcome_all_passes(converse: Any, chunk: int | None) -> None
     conversation = Irc()
     script = [(UP, b"PASS secret\r\n"), NICK, NOTICE, WELCOME, STARTTLS, GO]
     talk = converse(conversation, script, chunk=chunk)
-    assert (conversation.up, conversation.down) == (FORWARD_ALL, FORWARD_ALL)
+    assert (conversation.up, conversation.down) == (COPIED, COPIED)
     assert not talk.kept[UP]
     assert conversation.details_ready
     details = conversation.details()

@@ -124,13 +124,10 @@ class Tftp(DatagramConversation):
         self.details_ready = self.over = True
         if datagram[:2] in (b"\0\1", b"\0\2"):
             self.request = read_tftp(Reader(datagram, end=len(datagram)))
-            if self.client:
+            if self.client_port is not None:
                 self.announced.append(
                     Announcement(
-                        protocol=self.name,
-                        transport="udp",
-                        host=self.client.ip,
-                        port=self.client.port,
+                        protocol=self.name, transport="udp", of_client=True, port=self.client_port
                     )
                 )
 
