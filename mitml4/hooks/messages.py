@@ -177,15 +177,15 @@ class Request(_HttpMessage):
 
     @property
     def host(self) -> str:
-        return urlsplit(f"//{self._authority}").hostname or ""
+        return _host_and_port(self._authority)[0]
 
     @host.setter
     def host(self, host: str) -> None:
-        self._move(self._scheme, _authority(host, urlsplit(f"//{self._authority}").port))
+        self._move(self._scheme, _authority(host, _host_and_port(self._authority)[1]))
 
     @property
     def port(self) -> int:
-        return urlsplit(f"//{self._authority}").port or _PORTS.get(self._scheme, 0)
+        return _host_and_port(self._authority)[1] or _PORTS.get(self._scheme, 0)
 
     @port.setter
     def port(self, port: int) -> None:
@@ -376,6 +376,15 @@ def _after_authority(url: str) -> str:
     at = min((at for at in (rest.find("/"), rest.find("?")) if at >= 0), default=len(rest))
     path = rest[at:]
     return path if path.startswith("/") else "/" + path
+
+
+def _host_and_port(authority: str) -> tuple[str, int | None]:
+    """What a client names as its host may be anything; then it is the host as a whole."""
+    try:
+        parts = urlsplit(f"//{authority}")
+        return parts.hostname or "", parts.port
+    except ValueError:
+        return authority, None
 
 
 def _authority(host: str, port: int | None) -> str:

@@ -261,14 +261,16 @@ def _request(said: dict[str, Any], sent: Contents) -> Request:
 
 
 def _response(said: dict[str, Any], sent: Contents) -> Response:
-    return Response(
-        said["status"],
+    response = Response(
+        200,
         _fields(said["headers"]),
         sent.take(said["length"]),
         reason=said["reason"],
         http_version=said["version"],
         streams=said["streams"],
     )
+    response._status_code = said["status"]  # a server may send any, such as 999
+    return response
 
 
 def _fields(pairs: list[list[str]]) -> Headers:

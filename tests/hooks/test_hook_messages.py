@@ -43,6 +43,8 @@ def test_the_parts_of_a_request() -> None:
     assert request("a.test:443", authority="a.test:443").path == ""
     assert request(authority="[2001:db8::1]:1").host == "2001:db8::1"
     assert request(authority="a.test").port == 443
+    for wrong in ("a.test:b", "[::1", "a.test:99999"):
+        assert (request(authority=wrong).host, request(authority=wrong).port) == (wrong, 443)
 
 
 SET: dict[str, tuple[Callable[[Request], object], str, str]] = {

@@ -106,6 +106,13 @@ AS_IT_CAME = {
     "bare line feeds": [
         unchanged(b"\r\nGET /a HTTP/1.1\nHost: a\n\n", b"HTTP/1.1 200 OK\nContent-Length: 0\n\n")
     ],
+    "hosts that are none, and any status": [
+        unchanged(
+            b"GET /a HTTP/1.1\r\nHost: %b\r\n\r\n" % host,
+            b"HTTP/1.1 999 Denied\r\nContent-Length: 0\r\n\r\n",
+        )
+        for host in (b"::1", b"a:b", b"[::1", b"a:99999", b"", b"a b")
+    ],
     "a body": [
         unchanged(b"POST /a HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde", OK),
     ],
