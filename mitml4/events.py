@@ -17,6 +17,7 @@ from enum import Enum
 from functools import lru_cache
 from json.encoder import encode_basestring
 from math import isfinite
+from operator import attrgetter
 from types import UnionType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -26,7 +27,7 @@ from mitml4.payload.text import PayloadText
 from mitml4.protocols.conversation import Details
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.tls.certificate import CertificateDetails
-from mitml4.protocols.wire_text import bounded, shorten, text
+from mitml4.protocols.wire_text import MAX_TEXT, bounded, shorten, text
 from mitml4.regex import regex
 
 __all__ = [
@@ -160,7 +161,7 @@ class LayerEvent(Event):
     """Its approximate memory, in bytes; not on its line."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", content_weight(self.content))
+        object.__setattr__(self, "weight", _BARE_BYTES + _fields_weight(self.content))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,12 +346,11 @@ def content_weight(content: object) -> int:
 
 def _fields_weight(value: Any) -> int:
     total = 0
-    for name in _texts(type(value)):
-        field = getattr(value, name)
-        if type(field) is str:  # most are, and this is on the way of every event
-            total += len(field)
-        elif field is not None:
-            total += _text_weight(field)
+    for each in (_texts_of.get(type(value)) or _texts(type(value)))(value):
+        if type(each) is str:  # most are, and this is on the way of every event
+            total += len(each)
+        elif each is not None:
+            total += _text_weight(each)
     return total
 
 
@@ -362,16 +362,19 @@ def _text_weight(value: Any) -> int:
     return _fields_weight(value) if is_dataclass(value) else 0
 
 
-def _texts(cls: type[Any]) -> tuple[str, ...]:
-    """The names of the fields of a class whose values differ in size."""
-    if cls not in _texts_of:
-        hints = get_type_hints(cls)
-        names = (item.name for item in fields(cls))
-        _texts_of[cls] = tuple(name for name in names if not _is_of_one_size(hints[name]))
+_Texts: TypeAlias = Callable[[Any], tuple[Any, ...]]
+
+
+def _texts(cls: type[Any]) -> _Texts:
+    """What gets those fields of an instance of this class whose values differ in size."""
+    hints = get_type_hints(cls)
+    names = [item.name for item in fields(cls) if not _is_of_one_size(hints[item.name])]
+    several: _Texts = attrgetter(*names) if len(names) > 1 else lambda _: ()
+    _texts_of[cls] = (lambda value: (getattr(value, names[0]),)) if len(names) == 1 else several
     return _texts_of[cls]
 
 
-_texts_of: Final[dict[type[Any], tuple[str, ...]]] = {}
+_texts_of: Final[dict[type[Any], _Texts]] = {}
 
 
 def _is_of_one_size(hint: Any) -> bool:
@@ -395,13 +398,27 @@ def to_json(value: object) -> object:
         case Mapping():
             return dict(value)
     if is_dataclass(value):
-        return {name: getattr(value, name) for name, _ in _keys(type(value))}
+        return {
+            name: getattr(value, name)
+            for name, _ in _keys_of.get(type(value)) or _keys(type(value))
+        }
     raise TypeError(f"no JSON form for {type(value).__name__}")
 
 
 def _time(value: datetime) -> str:
-    # It ends in +00:00, which Z replaces.
-    return f"{value.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
+    global _second
+    if value.tzinfo is not UTC:
+        value = value.astimezone(UTC)
+    day = value.year, value.month, value.day, value.hour, value.minute, value.second
+    known, start = _second
+    if known != day:
+        start = value.isoformat(timespec="seconds")[:-6]  # without +00:00
+        _second = day, start
+    return f"{start}.{value.microsecond:06}Z"
+
+
+_second: tuple[tuple[int, ...], str] = ((), "")
+"""The second of the last time that was written, and its text: events come many a second."""
 
 
 def encode(event: Event, *, headers: bool = True) -> str:
@@ -445,10 +462,16 @@ _to_json: Final = json.JSONEncoder(
 
 def _members(value: Any, start: int = 0) -> str:
     members = []
-    for name, key in _keys(type(value))[start:]:
+    for name, key in (_keys_of.get(type(value)) or _keys(type(value)))[start:]:
         member = getattr(value, name)
-        write = _WRITE.get(type(member), _json)
-        members.append(key + write(member))
+        if member is None:
+            members.append(f"{key}null")
+        elif type(member) is str and len(member) <= MAX_TEXT:
+            members.append(key + encode_basestring(member))
+        elif type(member) is int:
+            members.append(f"{key}{member}")
+        else:
+            members.append(key + _WRITE.get(type(member), _json)(member))
     return ",".join(members)
 
 
@@ -481,9 +504,8 @@ _WRITE: Final[dict[type, Callable[[Any], str]]] = {
 
 def _keys(cls: type[Any]) -> tuple[tuple[str, str], ...]:
     """The names of its fields, and the text before their values."""
-    if cls not in _keys_of:
-        _keys_of[cls] = tuple((item.name, f'"{item.name}":') for item in fields(cls))
-    return _keys_of[cls]
+    keys = _keys_of[cls] = tuple((item.name, f'"{item.name}":') for item in fields(cls))
+    return keys
 
 
 _keys_of: Final[dict[type[Any], tuple[tuple[str, str], ...]]] = {}

@@ -146,7 +146,8 @@ class Engine(Interpreter):
         Raises what the policy raises.
         """
         side = self._up if direction is Direction.UP else self._down
-        if self._must_yield(side) and not (side.is_stale and side.holds):
+        other = self._down if side is self._up else self._up
+        if other.is_stale and other.holds and not (side.is_stale and side.holds):
             return YIELD
         side.is_stale = side.holds = False
         for _ in range(_MAX_ROUNDS):
@@ -165,9 +166,22 @@ class Engine(Interpreter):
         side = self._up if direction is Direction.UP else self._down
         return side.state is State.PEEK and not self.outcome
 
+    def awaits(self, direction: Direction) -> bool:
+        """Whether the next action is WAIT, as long as there is nothing that has not moved."""
+        side = self._up if direction is Direction.UP else self._down
+        is_plain = side.state is State.PEEK and not (side.is_stale or side.is_cut or self.outcome)
+        if not is_plain or self._up.ahead or self._down.ahead:
+            return False
+        other = self._down if side is self._up else self._up
+        return not (other.is_stale and other.holds) and side.tried < MAX_PEEK
+
+    def side(self, direction: Direction) -> Side:
+        """One direction; the same object as long as the engine lives. For reading `is_stale`."""
+        return self._up if direction is Direction.UP else self._down
+
     def is_stale(self, direction: Direction) -> bool:
         """Whether the last answer for a direction does not hold any more."""
-        return (self._up if direction is Direction.UP else self._down).is_stale
+        return self.side(direction).is_stale
 
     def forwarded(self, direction: Direction, count: int) -> None:
         """So many bytes moved under Forward."""
@@ -265,7 +279,7 @@ class Engine(Interpreter):
 
     def _answer_peek(self, side: Side, data: bytes, ended: bool) -> Action | None:
         ahead = side.ahead
-        unclaimed = _behind(ahead, data)
+        unclaimed = _behind(ahead, data) if ahead else data
         if len(unclaimed) > side.tried:
             if taken := self._show(side, unclaimed):
                 side.held_since = None

@@ -185,7 +185,7 @@ class Interpreter:
 
     def _must_yield(self, side: Side) -> bool:
         """Whether the other direction may go on with bytes that waited: they came before these."""
-        other = self._other(side)
+        other = self._down if side is self._up else self._up
         return other.is_stale and other.holds
 
     def _claim_ahead(self) -> bool:
@@ -223,7 +223,7 @@ class Interpreter:
         """Show the conversation these unclaimed bytes, of which it has seen the first `tried`
         without taking any. Returns how many are its own, as far as that is known after WORK_S."""
         size, at = len(data), 0
-        window = max(side.window, 2 * side.tried)
+        window = side.window if side.window > 2 * side.tried else 2 * side.tried
         began_s = time.perf_counter()
         is_exhausted = False
         while at < size:
@@ -236,23 +236,25 @@ class Interpreter:
                 continue
             if side.state is not State.PEEK or self.outcome:
                 break
-            window = min(window, MAX_PEEK)
-            whole = not at and size <= window
-            decision = self._receive(side, data if whole else data[at : at + window])
-            if decision and decision.taken:
-                self._record(side, data[at : at + decision.taken])
-                at += decision.taken
+            if window > MAX_PEEK:
+                window = MAX_PEEK
+            end = at + window
+            decision = self._receive(side, data if not at and size <= end else data[at:end])
+            if decision and (taken := decision.taken):
+                if self._recorder:
+                    self._record(side, data[at : at + taken])
+                at += taken
                 if len(decision.protocol_events) > _FEW_EVENTS:
                     window = WINDOW
                 side.window = window
             elif side.state is not State.PEEK:
                 continue
-            elif at + window >= size or window == MAX_PEEK:
+            elif end >= size or window == MAX_PEEK:
                 is_exhausted = True
                 break
             else:
                 window *= 2
-            if self._meter.is_due:
+            if at < size and self._meter.is_due:
                 self._charge(side, 0.0)
         if is_exhausted:
             side.tried = size - at if at + window >= size else MAX_PEEK
@@ -420,10 +422,10 @@ class Interpreter:
     # What is told, and what it costs
 
     def _publish(self, protocol_events: Sequence[ProtocolEvent | StreamLayer]) -> None:
-        if protocol_events:
+        if protocol_events and not self._told:
             self.announce()
         for protocol_event in protocol_events:
-            self._meter.count(self.observer.protocol_event(self.depth, protocol_event))
+            self._meter.weight += self.observer.protocol_event(self.depth, protocol_event)
 
     def _charge(self, side: Side, work_s: float) -> None:
         """Charge the flow's budget; beyond it, the flow is relayed unseen."""

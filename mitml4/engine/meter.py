@@ -18,28 +18,25 @@ _UNCHARGED_BYTES: Final = 2048
 class Meter:
     """Charges a budget, if there is one."""
 
-    __slots__ = ("_budget", "_charged_at_s", "_weight", "_work_s")
+    __slots__ = ("_budget", "_charged_at_s", "_work_s", "weight")
 
     def __init__(self, budget: Budget | None) -> None:
         self._budget = budget
         self._work_s = 0.0
-        self._weight = 0
+        self.weight = 0
+        """Bytes of the events since the last charge."""
         self._charged_at_s = 0.0
         """The thread's CPU time when it was last charged."""
 
     @property
     def is_due(self) -> bool:
         """Whether the events since the last charge are worth one."""
-        return self._weight > _UNCHARGED_BYTES
-
-    def count(self, weight: int) -> None:
-        """An event takes so many bytes."""
-        self._weight += weight
+        return self.weight > _UNCHARGED_BYTES
 
     def charge(self, work_s: float) -> bool:
         """Add what a call took, in seconds. Returns whether the flow is within its budget."""
         self._work_s += work_s
-        if not self.is_due and self._work_s <= WORK_S:
+        if self.weight <= _UNCHARGED_BYTES and self._work_s <= WORK_S:
             return True
         work_s = 0.0
         if self._work_s > WORK_S:
@@ -48,5 +45,5 @@ class Meter:
             cpu_s = time.thread_time()
             work_s = min(self._work_s, cpu_s - self._charged_at_s)
             self._work_s, self._charged_at_s = 0.0, cpu_s
-        weight, self._weight = self._weight, 0
+        weight, self.weight = self.weight, 0
         return self._budget is None or self._budget.spend(work_s=work_s, events=weight)

@@ -18,7 +18,7 @@ from mitml4.protocols.conversation import (
 
 __all__ = ["NO_MORE", "STATES", "WINDOW", "Side", "State"]
 
-WINDOW: Final = 1024
+WINDOW: Final = 2048
 """How many bytes a conversation is shown at first; more if it takes none of them. So it reports
 many small messages a few at a time."""
 _FIRST_MIRRORED: Final = 256

@@ -65,7 +65,7 @@ class Follower:
         self._first: dict[Direction, EngineAction] = {}
         """The first actions."""
         self._waits: dict[Direction, trio.CancelScope] = {}
-        """The scopes of the lanes that wait."""
+        """The scopes of the lanes that wait, and have not been woken."""
         self._engine = Engine(
             Rules(budget=bridge.budget, hands_over_tls=True),
             self,
@@ -137,18 +137,25 @@ class Follower:
     ) -> bool:
         """Perform one action after the other. Returns whether the lane is over."""
         engine, fresh, show = self._engine, self._fresh, partial(self._show, direction)
-        plaintext = self._bridge.plaintext
-        while not scope.cancel_called:
-            action = self._first.pop(direction, None) or engine.next_action(
-                direction, fresh[direction], ended=lane.ended
-            )
-            self._wake_other(direction)
+        plaintext, other = self._bridge.plaintext, direction.other
+        other_side = engine.side(other)
+        action = self._first.pop(direction, None)
+        is_cancelled = False
+        while not is_cancelled:
+            if action is None:
+                action = engine.next_action(direction, fresh[direction], ended=lane.ended)
+            if other_side.is_stale:
+                self._wake(other)
+            following: EngineAction | None = None
             match action:
+                case Wait():
+                    if lane.due:
+                        await lane.flush()
+                    is_cancelled = await self._wait(direction, lane, scope, action)
                 case Move(count):
                     await self._claim(direction, lane, count)
-                case Wait():
-                    await lane.flush()
-                    await self._wait(direction, lane, scope, action)
+                    if not (fresh[direction] or lane.ended) and engine.awaits(direction):
+                        following = WAIT  # which is mostly so, and need not be asked
                 case MoveAhead(count):
                     await lane.send_with_due(fresh[direction][:count])
                     fresh[direction] = fresh[direction][count:]
@@ -157,7 +164,8 @@ class Follower:
                 case Forward(count):
                     moved = await lane.pass_on(count)
                     engine.forwarded(direction, moved)
-                    self._wake_other(direction)
+                    if other_side.is_stale:
+                        self._wake(other)
                 case Yield():
                     await trio.lowlevel.checkpoint()
                 case End(is_over):
@@ -169,6 +177,7 @@ class Follower:
                     return True
                 case _:
                     assert_never(action)
+            action = following
             if plaintext:
                 plaintext.settle()
         return False
@@ -178,23 +187,30 @@ class Follower:
         that came together leave together. Messages of this layer do not wait for those behind
         them: the other side may answer the first while the next are read."""
         fresh = self._fresh[direction]
+        if count == len(fresh):
+            self._fresh[direction] = b""
+            await lane.send_with_due(fresh)
+            return
         lane.claim(fresh[:count])
-        self._fresh[direction] = more = fresh[count:]
-        if not more or self._engine.reads(direction):
+        self._fresh[direction] = fresh[count:]
+        if self._engine.reads(direction):
             await lane.flush()
-        if more:
-            await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
 
     async def _wait(
         self, direction: Direction, lane: Lane, scope: trio.CancelScope, wait: Wait
-    ) -> None:
+    ) -> bool:
+        """Returns whether the scope was cancelled, though the wait has ended by itself."""
         if self._engine.is_stale(direction):
-            return  # the first action was, before the lane began
-        if wait.until < math.inf:
+            return False  # the first action was, before the lane began
+        has_deadline = wait.until < math.inf
+        if has_deadline:
             scope.deadline = wait.until
         self._waits[direction] = scope
         try:
-            if wait.beyond is not None:
+            if wait.beyond == 0:
+                self._fresh[direction] = await lane.next()
+            elif wait.beyond is not None:
                 self._fresh[direction] = await lane.more(wait.beyond)
             elif lane.ended:
                 await lane.end()
@@ -202,9 +218,10 @@ class Follower:
             else:
                 await trio.sleep_forever()
         finally:
-            del self._waits[direction]
-            if wait.until < math.inf:
+            was_woken = self._waits.pop(direction, None) is None
+            if has_deadline:
                 scope.deadline = math.inf
+        return was_woken or (has_deadline and scope.cancel_called)
 
     async def _show(self, direction: Direction, data: bytes) -> None:
         """Show what comes under Mirror, before it moves.
@@ -224,12 +241,13 @@ class Follower:
 
     def _mirror(self, direction: Direction, data: bytes) -> int:
         shown = self._engine.mirror(direction, data)
-        self._wake_other(direction)
+        if self._engine.is_stale(other := direction.other):
+            self._wake(other)
         return shown
 
-    def _wake_other(self, direction: Direction) -> None:
-        other = direction.other
-        if self._engine.is_stale(other) and (scope := self._waits.get(other)):
+    def _wake(self, direction: Direction) -> None:
+        """The action of a lane is out of date: interrupt it, if it waits."""
+        if scope := self._waits.pop(direction, None):
             scope.cancel()
 
     # What the engine tells

@@ -104,8 +104,9 @@ class Lane:
         Where many bytes would be shown again for each one that follows, a short pause lets more
         come. Otherwise the cost of looking would grow with the square of what is looked at.
         """
-        if beyond:  # a byte more may be there each time
-            await trio.lowlevel.checkpoint()
+        if not beyond:
+            return await self.next()
+        await trio.lowlevel.checkpoint()  # a byte more may be there each time
         data = await self._more(beyond)
         enough = min(beyond + beyond // _GROWTH, MAX_PEEK)
         if beyond > _FREE_LOOK_BYTES and beyond < len(data) < enough and not self.ended:
@@ -114,11 +115,22 @@ class Lane:
             data = self.unread_nowait()
         return data
 
+    async def next(self) -> bytes:
+        """The bytes that have not moved, once there are some; otherwise as `more`."""
+        try:  # mostly nothing is there yet, and to find that out costs an exception
+            await self.source.wait_receivable()
+        except StreamTruncated as truncation:
+            self.truncation = truncation.with_traceback(None)
+            await self._note_end()
+            return b""
+        if fresh := self.source.peek_nowait(MAX_PEEK + 1):
+            self.ended = self._ended_unread = False
+            return fresh
+        return await self._more(0)
+
     async def _more(self, beyond: int) -> bytes:
         assert not self.due
         try:
-            if not beyond:  # mostly nothing is there yet, and to find that out costs an exception
-                await self.source.wait_receivable()
             fresh = await self.source.peek(beyond, MAX_PEEK + 1)
         except UrgentAhead as urgent:
             await self._move_over(urgent)
@@ -126,7 +138,10 @@ class Lane:
         except StreamTruncated as truncation:
             self.truncation = truncation.with_traceback(None)
             fresh = b""
-        await self._find_ended(len(fresh) <= beyond)
+        if len(fresh) <= beyond:
+            await self._note_end()
+        else:
+            self.ended = False
         self._ended_unread = self.ended and bool(fresh)
         return fresh
 
@@ -148,7 +163,8 @@ class Lane:
     async def send_with_due(self, fresh: bytes) -> None:
         """Send what is claimed, and these bytes behind it."""
         data = self.due + fresh if self.due else fresh
-        self._note_moved(data)
+        if self.on_moved:
+            self._note_moved(data)
         await self.sink.send_all(memoryview(data), fed_by=self.source.transport)
         self.source.discard(len(data))
         self.due = b""
@@ -198,23 +214,34 @@ class Lane:
     async def mirror(self, show: Show, limit: int | None = None) -> None:
         """Move what comes next, once something does, at most `limit` bytes; `show` is given a copy
         first. Sets `ended`."""
-        await self.flush()
+        if self.due:
+            await self.flush()
         count: int | None
         try:
             await self.source.wait_receivable()  # TLS inside TLS already reads what carries it here
-            with self.relay.lend() as buffer:
-                count = self.source.receive_nowait(buffer[:limit])
+            buffer = self.relay.borrow()
+            try:
+                count = self.source.receive_nowait(buffer if limit is None else buffer[:limit])
                 if count:
-                    await show(bytes(buffer[:count]))
-                    self._note_moved(buffer[:count])
-                    await self.sink.send_all(buffer[:count], fed_by=self.source.transport)
+                    await self._show_and_send(buffer[:count], show)
+            finally:
+                self.relay.give_back(buffer)
         except StreamTruncated as truncation:
             self.truncation = truncation.with_traceback(None)
             count = 0
         if count is None and (urgent := self.source.peek_urgent()):
             await show(urgent)
             await self._send_urgent()
-        await self._find_ended(count == 0)
+        if count == 0:
+            await self._note_end()
+        else:
+            self.ended = False
+
+    async def _show_and_send(self, data: memoryview, show: Show) -> None:
+        await show(bytes(data))
+        if self.on_moved:
+            self._note_moved(data)
+        await self.sink.send_all(data, fed_by=self.source.transport)
 
     async def _burst(self, left: int | None, *, in_kernel: bool) -> int:
         """Move what is there, once something is; 0 at the end of the source. Checkpoints."""
@@ -239,7 +266,10 @@ class Lane:
         except StreamTruncated as truncation:
             self.truncation = truncation.with_traceback(None)
             moved = 0
-        await self._find_ended(not moved)
+        if moved:
+            self.ended = False
+        else:
+            await self._note_end()
         await trio.lowlevel.checkpoint()
         return moved
 
@@ -250,16 +280,16 @@ class Lane:
         await trio.lowlevel.checkpoint()
         return len(fresh)
 
-    async def _find_ended(self, ended: bool) -> None:
-        if ended:
-            await self.relay.take_turn_to_end()
-            self.source.transport.raise_if_reset()
-        broke = ended and isinstance(self.truncation, TlsFailure)
+    async def _note_end(self) -> None:
+        """Finds out how the source has ended. Raises OSError for a reset, and BrokenTlsError."""
+        await self.relay.take_turn_to_end()
+        self.source.transport.raise_if_reset()
+        broke = isinstance(self.truncation, TlsFailure)
         if broke and self.answers and not self.answers.truncation:
             with trio.move_on_after(_ALERT_S):
                 await self._pass_on_alert()
             raise BrokenTlsError(str(self.truncation))
-        self.ended = ended
+        self.ended = True
 
     async def _pass_on_alert(self) -> None:
         """Send the sink the alert that has ended the source, if that was one."""

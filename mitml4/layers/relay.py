@@ -7,8 +7,7 @@ which limits their number. It also limits how many lanes end at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import field
 from typing import Final
 
@@ -59,7 +58,8 @@ class Relay:
         Returns the bytes moved, 0 at the end of the source, None if there is nothing yet.
         """
         moved = 0
-        with self.lend() as buffer:
+        buffer = self.borrow()
+        try:
             for _ in range(_BURST_ROUNDS):
                 room = buffer if left is None else buffer[: left - moved]
                 if not room:
@@ -73,6 +73,8 @@ class Relay:
                 moved += count
                 if count < len(room):
                     break
+        finally:
+            self.give_back(buffer)
         return moved
 
     async def take_turn_to_end(self) -> None:
@@ -80,12 +82,10 @@ class Relay:
         async with self._endings:
             pass
 
-    @contextmanager
-    def lend(self) -> Iterator[memoryview]:
-        """A buffer for the length of a burst."""
-        buffer = self._buffers.pop() if self._buffers else memoryview(bytearray(_BUFFER_BYTES))
-        try:
-            yield buffer
-        finally:
-            if len(self._buffers) < _IDLE_BUFFERS:
-                self._buffers.append(buffer)
+    def borrow(self) -> memoryview:
+        """A buffer for the length of a burst, to be given back."""
+        return self._buffers.pop() if self._buffers else memoryview(bytearray(_BUFFER_BYTES))
+
+    def give_back(self, buffer: memoryview) -> None:
+        if len(self._buffers) < _IDLE_BUFFERS:
+            self._buffers.append(buffer)

@@ -72,6 +72,10 @@ class MemoryStream(Transport):
 
     # Receiving
 
+    @property
+    def transport(self) -> Transport:
+        return self.below.transport if self.below else self
+
     async def peek(self, beyond: int, limit: int) -> bytes:
         while True:
             data = self._look(limit)

@@ -118,11 +118,8 @@ class Stream(ABC):
     @property
     def transport(self) -> Transport:
         """The connection on which this stream is stacked."""
-        stream: Stream = self
-        while stream.below:
-            stream = stream.below
-        assert isinstance(stream, Transport)
-        return stream
+        assert self.below
+        return self.below.transport
 
     async def wait_end(self) -> None:
         """Wait for the end of the stream, and drop the bytes before it."""
@@ -169,6 +166,10 @@ class Stream(ABC):
 
 class Transport(Stream):
     """The connection of one side."""
+
+    @property
+    def transport(self) -> Transport:
+        return self
 
     @abstractmethod
     def watched(

@@ -19,7 +19,7 @@ import select
 import socket
 import struct
 import termios
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -219,12 +219,13 @@ class TcpStream(Transport):
         memory = self._queued_memory() if there > _FEW_BYTES else 0
         return self.socket.recv_into(buffer, min(len(buffer), _at_once(there, memory)))
 
-    async def wait_receivable(self) -> None:
+    def wait_receivable(self) -> Coroutine[None, None, None]:
+        """Not itself a coroutine, since that would be a step more of every wait."""
         if self._kept:
-            await trio.lowlevel.checkpoint()
-            return
-        self.wake_at(1)
-        await trio.lowlevel.wait_readable(self.socket)
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        if self._low_water != 1:
+            self.wake_at(1)
+        return trio.lowlevel.wait_readable(self.socket)  # noqa: ASYNC105 - as above
 
     def watched(
         self, call: Callable[[], None], *, for_end: bool = False, for_data: bool = False

@@ -51,21 +51,26 @@ class Hub:
         """Whether anybody takes events of this class, or events of a protocol with such a content:
         if not, none need be built. Costs a lookup in a dictionary; the answer may change while the
         session runs."""
-        return bool(self._takers_of(kind))
+        takers = self._takers.get(kind)
+        return bool(self._takers_of(kind) if takers is None else takers)
 
     def publish(self, event: Published) -> None:
-        self._give(event, self._takers_of(_kind(event)))
+        kind = type(event.content) if isinstance(event, LayerEvent) else type(event)
+        self._give(event, self._takers.get(kind) or self._takers_of(kind))
 
     def _give(self, event: Published, takers: Takers) -> None:
         for take in takers:
             try:
                 take(event)
             except Exception as error:  # a fault of ours in a sink is not the flow's
-                sink = getattr(take, "__self__", None)
-                if self._on_failure is None or sink not in self._all_sinks:
-                    raise
-                self.remove(sink)
-                self._on_failure(sink, error)
+                self._remove_taker(take, error)
+
+    def _remove_taker(self, take: Callable[[Any], None], error: Exception) -> None:
+        sink = getattr(take, "__self__", None)
+        if self._on_failure is None or sink not in self._all_sinks:
+            raise error
+        self.remove(sink)
+        self._on_failure(sink, error)
 
     def remove(self, sink: Sink) -> None:
         """Give this sink no more events."""

@@ -52,6 +52,7 @@ class Background(Generic[Item]):
         self._not_written = 0
         self._waiting = FairQueue[Item](Shares(capacity), Shares(_VITAL_CAPACITY))
         self._news = trio.Event()
+        self._has_news = False
         self._closing = False
         self._reader_gone = False
         self._timeout = trio.CancelScope()
@@ -64,10 +65,10 @@ class Background(Generic[Item]):
     def publish(self, event: Published) -> None:
         for item in self._format.take(event):
             flow, size, is_vital = self._format.weight(item)
-            if self._waiting.put(item, flow, size, is_vital=is_vital):
-                self._news.set()
-            else:
+            if not self._waiting.put(item, flow, size, is_vital=is_vital):
                 self._not_written += 1
+            elif not self._has_news:
+                self._tell_news()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         failure: OSError | None = None
@@ -96,6 +97,10 @@ class Background(Generic[Item]):
         """Write what is queued, for some seconds at most: the reader may never read."""
         self._closing = True
         self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
+        self._tell_news()
+
+    def _tell_news(self) -> None:
+        self._has_news = True
         self._news.set()
 
     def _let_go(self) -> None:
@@ -107,7 +112,7 @@ class Background(Generic[Item]):
         """Until `aclose`, and until the queue is empty. Raises OSError."""
         while self._waiting or not self._closing:
             await self._news.wait()
-            self._news = trio.Event()
+            self._news, self._has_news = trio.Event(), False
             if self._reader_gone:
                 raise BrokenPipeError
             while self._waiting:
@@ -135,4 +140,4 @@ class Background(Generic[Item]):
                 return
             await trio.lowlevel.wait_readable(poll.fileno())
         self._reader_gone = True
-        self._news.set()
+        self._tell_news()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import ClassVar, Generic, NamedTuple, TypeVar
+from typing import ClassVar, Generic, TypeAlias, TypeVar
 
 from mitml4.sinks.files import OutputFile
 from mitml4.sinks.updates import Published
@@ -18,14 +18,9 @@ __all__ = ["Format", "Item", "Weight"]
 Item = TypeVar("Item")
 
 
-class Weight(NamedTuple):
-    """What an item occupies while it waits to be written."""
-
-    flow: int
-    size: int
-    """Approximate bytes."""
-    is_vital: bool = False
-    """It is dropped only when the memory for vital items is full."""
+Weight: TypeAlias = tuple[int, int, bool]
+"""What an item occupies while it waits to be written: its flow, approximate bytes, and whether it
+is vital: then it is dropped only when the memory for vital items is full."""
 
 
 class Format(ABC, Generic[Item]):

@@ -115,7 +115,7 @@ class HttpArchive(Format[Exchange]):
         return ()
 
     def weight(self, item: Exchange) -> Weight:
-        return Weight(item.flow.flow, item.size)
+        return item.flow.flow, item.size, False
 
     def write(self, batch: Sequence[Exchange]) -> None:
         entries = ",\n".join(to_line(entry_of(exchange)) for exchange in batch)

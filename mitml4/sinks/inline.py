@@ -32,7 +32,8 @@ class Inline(Generic[Item]):
     def publish(self, event: Published) -> None:
         for item in self._format.take(event):
             self._items.append(item)
-            self._size += self._format.weight(item).size
+            _, size, _ = self._format.weight(item)
+            self._size += size
         if len(self._items) >= _BATCH or self._size >= _BATCH_BYTES:
             self.flush()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from mitml4.errors import MitmError
-from mitml4.events import VITAL, Event, encode, weight
+from mitml4.events import VITAL, Event, LayerEvent, encode, weight
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.files import OutputFile, open_file
 from mitml4.sinks.format import Format, Weight
@@ -50,7 +50,9 @@ class JsonLines(Format[Event]):
         return (event,)
 
     def weight(self, item: Event) -> Weight:
-        return Weight(getattr(item, "flow", 0), weight(item), isinstance(item, VITAL))
+        if isinstance(item, LayerEvent):  # most are
+            return item.flow, item.weight, False
+        return getattr(item, "flow", 0), weight(item), isinstance(item, VITAL)
 
     def write(self, batch: Sequence[Event]) -> None:
         self.file.write([line_of(event, headers=self._headers) for event in batch])

@@ -108,7 +108,7 @@ class PlainFormat(Format[Packet]):
 
     def weight(self, item: Packet) -> Weight:
         size = len(item.data)
-        return Weight(item.connection.flow, size + _PACKET_BYTES, is_vital=not size)
+        return item.connection.flow, size + _PACKET_BYTES, not size
 
     def write(self, batch: Sequence[Packet]) -> None:
         parts = []

@@ -37,8 +37,10 @@ class Shares:
 
     def give_back(self, flow: int, size: int) -> None:
         self.total -= size
-        self._held[flow] -= size
-        if not self._held[flow]:
+        held = self._held[flow] - size
+        if held:
+            self._held[flow] = held
+        else:
             del self._held[flow]
 
 

@@ -9,7 +9,7 @@ holds none, only what there was no room for below.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Final
 
@@ -28,8 +28,9 @@ __all__ = ["BridgedStream"]
 
 _BUFFER_BYTES: Final = 8 * MAX_RECORD
 """Holds eight full records, sealed or open."""
-_IDLE_BUFFERS: Final = 32
 _buffers: Final[list[memoryview]] = []
+"""One for each buffer that was lent at once: a call that borrows one gives it back before it
+returns, so they are as many as TLS layers lie inside each other."""
 
 
 class BridgedStream(OpenedStream):
@@ -38,6 +39,7 @@ class BridgedStream(OpenedStream):
     def __init__(self, below: Stream, connection: Connection) -> None:
         super().__init__(below)
         self.connection = connection
+        self._is_on_transport = isinstance(below, Transport)
         self.feeds: BridgedStream | None = None
         """The stream whose connection is given messages when this one is read, such as tickets.
         It sends them once all that has come is read; with the data that came behind them, if there
@@ -58,14 +60,14 @@ class BridgedStream(OpenedStream):
     # Receiving
 
     def _read_ahead(self, limit: int) -> int | None:
-        buffer = _lend()
+        buffer = _buffers.pop() if _buffers else _new_buffer()
         try:
             missing = min(limit - len(self._ahead), MAX_PEEK + 1)
             count = self._read(buffer[: max(missing, MIN_ROOM)]) if missing > 0 else None
             if count:
                 self._ahead += buffer[:count]
         finally:
-            _give_back(buffer)
+            _buffers.append(buffer)
         return count
 
     def _read_records(self, buffer: memoryview) -> int | None:
@@ -91,7 +93,7 @@ class BridgedStream(OpenedStream):
                 connection.abandon_renegotiation()
                 self._wake()
                 raise
-        if (self._unsent and not self._waits_for_data) or connection.has_due:
+        if (self._unsent and not self._waits_for_data) or connection.due:
             self._send_due_nowait()
         if self._waiting and not connection.is_renegotiating:
             self._wake()
@@ -106,7 +108,7 @@ class BridgedStream(OpenedStream):
     def _open_next(self, buffer: memoryview) -> int | None:
         """Open what comes next; None if there is nothing to read."""
         connection = self.connection
-        ciphertext = _lend()
+        ciphertext = _buffers.pop() if _buffers else _new_buffer()
         try:
             kept = len(connection.kept)
             if kept:
@@ -121,7 +123,7 @@ class BridgedStream(OpenedStream):
                 raise StreamTruncated("the connection ended without close_notify")
             return connection.open(ciphertext[: kept + count], buffer)
         finally:
-            _give_back(ciphertext)
+            _buffers.append(ciphertext)
 
     def _receive_urgent(self, room: memoryview) -> int | None:
         """TLS has no urgent data: the byte is a part of a record, as for OpenSSL."""
@@ -139,13 +141,13 @@ class BridgedStream(OpenedStream):
         else:
             await self.below.wait_receivable()
 
-    async def wait_receivable(self) -> None:
-        if self._unsent or self.connection.has_due:
+    def wait_receivable(self) -> Coroutine[None, None, None]:
+        """Not itself a coroutine, since that would be a step more of every wait."""
+        if self._unsent or self.connection.due:
             self._send_due_nowait()
         if self._ahead or self.failure or self.connection.has_ended or self._has_unread():
-            await trio.lowlevel.checkpoint()
-        else:
-            await self.below.wait_receivable()
+            return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller awaits it
+        return self.below.wait_receivable()
 
     # Sending
 
@@ -158,8 +160,8 @@ class BridgedStream(OpenedStream):
                 return
         await self._begin_sending(bool(data), fed_by)
         try:
-            while data or self._unsent or self.connection.has_due:
-                is_due = self._unsent or self.connection.has_due
+            while data or self._unsent or self.connection.due:
+                is_due = self._unsent or self.connection.due
                 if self.connection.is_renegotiating and not is_due:
                     await self._pause(fed_by)
                 taken, rest = self._send_piece(data)
@@ -178,8 +180,10 @@ class BridgedStream(OpenedStream):
         of it."""
         if len(data) > MAX_CONTENT:
             return data
+        connection = self.connection
+        is_in_way = self._unsent or connection.due or self._is_cut or connection.is_shut
         try:
-            taken, self._unsent = self._send_piece(data)
+            taken, self._unsent = (self._send_piece if is_in_way else self._seal_and_send)(data)
         except BaseException:
             self._is_cut = True
             raise
@@ -216,7 +220,7 @@ class BridgedStream(OpenedStream):
         if self._is_cut:
             raise _broken_pipe("a record was cut off")
         due = b""
-        if self._unsent or connection.has_due:
+        if self._unsent or connection.due:
             due = self._unsent + connection.seal_due()
             self._unsent, self._waits_for_data = b"", False
             is_data_next = data and not (connection.is_shut or connection.is_renegotiating)
@@ -224,19 +228,22 @@ class BridgedStream(OpenedStream):
                 return 0, due
         elif connection.is_shut:
             raise _broken_pipe(connection.failure or "the stream was ended")
-        buffer = _lend()
+        return self._seal_and_send(data, due)
+
+    def _seal_and_send(self, data: memoryview, due: bytes = b"") -> tuple[int, bytes]:
+        buffer = _buffers.pop() if _buffers else _new_buffer()
         try:
             start = len(due)
             if start:
                 buffer[:start] = due
-            taken, length = connection.seal(data, buffer[start:] if start else buffer)
+            taken, length = self.connection.seal(data, buffer[start:] if start else buffer)
             length += start
             sent = 0
-            if isinstance(self.below, Transport):  # others may keep a part, until more is sent
+            if self._is_on_transport:  # others may keep a part, until more is sent
                 sent = self.below.send_nowait(buffer[:length])
-            return taken, bytes(buffer[sent:length])
+            return taken, b"" if sent == length else bytes(buffer[sent:length])
         finally:
-            _give_back(buffer)
+            _buffers.append(buffer)
 
     def send_with_data(self, records: bytes) -> None:
         """Send these records, the first of this stream, with the data that is sent first; without
@@ -260,7 +267,7 @@ class BridgedStream(OpenedStream):
     def flush_nowait(self) -> None:
         """Send the messages that the connection has been given, if there is room; otherwise they
         go before other data."""
-        if self._unsent or self.connection.has_due:
+        if self._unsent or self.connection.due:
             self._send_due_nowait()
 
     def send_nowait(self, data: bytes | memoryview) -> int:
@@ -301,13 +308,8 @@ class BridgedStream(OpenedStream):
         super().close()
 
 
-def _lend() -> memoryview:
-    return _buffers.pop() if _buffers else memoryview(bytearray(_BUFFER_BYTES))
-
-
-def _give_back(buffer: memoryview) -> None:
-    if len(_buffers) < _IDLE_BUFFERS:
-        _buffers.append(buffer)
+def _new_buffer() -> memoryview:
+    return memoryview(bytearray(_BUFFER_BYTES))
 
 
 def _broken_pipe(reason: str) -> BrokenPipeError:

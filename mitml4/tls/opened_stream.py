@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from contextlib import suppress
 from copy import copy
 from typing import Final
 
 import trio
 
-from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK
 
 __all__ = ["OpenedStream"]
@@ -31,12 +30,17 @@ class OpenedStream(Stream):
 
     def __init__(self, below: Stream) -> None:
         self.below = below
+        self._transport = below.transport
         self._ahead = bytearray()
         self.failure: Exception | None = None
         """What ended the stream, if not close_notify; every later read raises it."""
         self.on_opening: Callable[[int | Exception], None] | None = None
         """Called once with what comes first after the handshake: a number of bytes, 0 for
         close_notify, or the error that ended the stream."""
+
+    @property
+    def transport(self) -> Transport:
+        return self._transport
 
     @abstractmethod
     def on_certificate_request(self, call: Callable[[], None]) -> None:
@@ -78,9 +82,11 @@ class OpenedStream(Stream):
         return self._shown(limit)
 
     def peek_nowait(self, limit: int) -> bytes:
-        with suppress(OSError, StreamTruncated):  # kept, and raised by the next read
+        try:  # noqa: SIM105 - `suppress` costs three calls for each message
             self._read_ahead(limit)
-        return self._shown(limit)
+        except (OSError, StreamTruncated):
+            pass  # it is kept, and raised by the next read
+        return bytes(self._ahead if len(self._ahead) <= limit else self._ahead[:limit])
 
     def _shown(self, limit: int) -> bytes:
         return bytes(memoryview(self._ahead)[:limit])

@@ -340,7 +340,7 @@ class Ending:
         """Data, and before it what is due. Raises OSError."""
         into = memoryview(bytearray(4 * MIN_ROOM))
         left = memoryview(data)
-        while left or connection.has_due:
+        while left or connection.due:
             if due := connection.seal_due():
                 self.socket.sendall(due)
                 continue

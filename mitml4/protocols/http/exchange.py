@@ -114,8 +114,8 @@ class Exchange:
             duration_s=now - self.started,
             outcome=outcome,
             reset_code=reset_code,
-            request_trailers=pairs(without_secrets(self.request_trailers)) or None,
-            trailers=pairs(without_secrets(self.trailers)) or None,
+            request_trailers=_trailers(self.request_trailers) if self.request_trailers else None,
+            trailers=_trailers(self.trailers) if self.trailers else None,
             request_s=None if sent_at is None else sent_at - self.started,
         )
 
@@ -125,6 +125,10 @@ def shown(context: LayerContext, fields: HeaderFields) -> Pairs | None:
     if not context.shown.headers:
         return None
     return pairs(without_secrets(fields) if context.shown.redacts else fields)
+
+
+def _trailers(fields: HeaderFields) -> Pairs:
+    return pairs(without_secrets(fields))
 
 
 def without_secrets(fields: HeaderFields) -> HeaderFields:

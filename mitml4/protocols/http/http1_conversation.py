@@ -45,6 +45,12 @@ from mitml4.protocols.http.http1_heads import (
 from mitml4.protocols.http.http1_messages import HttpMessages
 from mitml4.protocols.http.http1_opening import SIMPLE_REQUEST
 from mitml4.protocols.http.http1_pipeline import HttpExchange, Pipeline
+from mitml4.protocols.http.http1_usual import (
+    UsualRequest,
+    UsualResponse,
+    usual_request,
+    usual_response,
+)
 from mitml4.protocols.wire_text import text
 from mitml4.regex import regex
 
@@ -75,6 +81,8 @@ class HttpConversation(HttpMessages):
     _connect_waits: bool = False
     _switching: bool = False
     """A 101 has arrived before the end of the request that it answers."""
+    _usual: tuple[UsualRequest, list[End], str] | None = None
+    """The last usual head: the hosts that it asks for, and its URL."""
 
     def __post_init__(self) -> None:
         self.pipeline = Pipeline(self.context.clock)
@@ -98,6 +106,9 @@ class HttpConversation(HttpMessages):
         self.details_ready = self.details_ready or not exchange.pauses or status is not None
 
     def read_request(self, data: bytes, at: int) -> int:
+        if head := usual_request(data, at):
+            self._take_usual_request(head)
+            return head.size
         if not self.pipeline.requests and STATUS_LINE.match(data, at):
             return self._follow_no_further()
         if data.find(b"\n", at) < 0:
@@ -162,6 +173,37 @@ class HttpConversation(HttpMessages):
         self._note_request(exchange, line, fields, memory)
         self.begin_body(UP, exchange, *body, fields.lines)
 
+    def _take_usual_request(self, head: UsualRequest) -> None:
+        if self._usual is None or self._usual[0] is not head:
+            hosts = of_fields(head.section, self.context)
+            path = text(self.context.shown.url(head.target))
+            self._usual = head, hosts, origin(self.context, head.host) + path
+        _, hosts, url = self._usual
+        self.named += hosts
+        if not self.pipeline.requests:
+            self.named += disagreeing(hosts, self.context)
+        exchange = self.pipeline.ask(head.method)
+        number = exchange.stream
+        if number == 1:
+            self._note_first(head.target, head.host)
+        request = HttpRequest(
+            stream=number,
+            method=head.method_text,
+            url=url,
+            version=head.version,
+            content_type=head.content_type,
+            headers=shown(self.context, head.fields.lines),
+        )
+        lines = head.fields.lines
+        memory = _BARE_BYTES + head.size + _FIELD_BYTES * len(lines)
+        self.protocol_events += self.pipeline.add_request(exchange, request, memory)
+        self.head_read(exchange, None)
+        self.begin_body(UP, exchange, *head.body, lines)
+
+    def _note_first(self, target: bytes, host: bytes | None) -> None:
+        self.host = None if host is None else text(self.context.shown.authority(host))
+        self.absolute_form = not target.startswith(b"/") and target != b"*"
+
     def _asked_by(self, line: re.Match[bytes]) -> list[End]:
         """The hosts that a request line asks for."""
         if line["method"] != b"CONNECT":
@@ -195,6 +237,9 @@ class HttpConversation(HttpMessages):
         return end - at
 
     def read_response(self, data: bytes, at: int) -> int:
+        if head := usual_response(data, at):
+            self._take_usual_response(head)
+            return head.size
         line = STATUS_LINE.match(data, at)
         end = HEAD_END.search(data, at)
         if line is None or end is None:
@@ -207,19 +252,36 @@ class HttpConversation(HttpMessages):
         fields = Fields.of(data[start : end.start()])
         status = int(line["status"])
         exchange = self.pipeline.front or self.pipeline.ask_unseen()
-        self._note_response(exchange, line, fields)
+        version = text(line["version"])
+        self._tell_response(exchange, status, version, fields, fields.content_type)
         if status == 101:
             self._switch(exchange, fields)
         elif exchange.method == b"CONNECT" and 200 <= status < 300:
             self._tunnel(exchange)
         elif status >= 200:
-            exchange.is_answered = True
-            self.pipeline.closes = self.pipeline.closes or _is_last(fields, line["version"])
-            self._release(exchange)
-            bodiless = exchange.method == b"HEAD" or status in (204, 304)
+            self._answer(exchange, is_last=fields.ends_connection(line["version"]))
+            bodiless = _is_bodiless(exchange.method, status)
             body = NO_BODY if bodiless else framing(fields, line["version"], request=False)
             self.begin_body(DOWN, exchange, *body, fields.lines)
         return end.end() - at
+
+    def _take_usual_response(self, head: UsualResponse) -> None:
+        exchange = self.pipeline.front or self.pipeline.ask_unseen()
+        self._tell_response(exchange, head.status, head.version, head.fields, head.content_type)
+        if exchange.method == b"CONNECT" and head.status < 300:
+            self._tunnel(exchange)
+            return
+        self._answer(exchange, is_last=head.is_last)
+        body = NO_BODY if _is_bodiless(exchange.method, head.status) else head.body
+        self.begin_body(DOWN, exchange, *body, head.fields.lines)
+
+    def _answer(self, exchange: HttpExchange, *, is_last: bool) -> None:
+        """The head of the final response was read; `is_last`: the server closes behind it."""
+        exchange.is_answered = True
+        if is_last:
+            self.pipeline.closes = True
+        if exchange.pauses:
+            self._release(exchange)
 
     def _answered_simply(self, data: bytes, at: int) -> HttpExchange | None:
         """The exchange that is answered as in HTTP/0.9, by a page without a head: old servers
@@ -233,7 +295,8 @@ class HttpConversation(HttpMessages):
     def message_done(self, direction: Direction, exchange: HttpExchange) -> None:
         if direction is DOWN:
             self.protocol_events += self.pipeline.end_response()
-            self._step_aside()
+            if self._connect_waits:
+                self._step_aside()
             return
         self.protocol_events += self.pipeline.end_request(exchange)
         if self._switching:
@@ -244,14 +307,14 @@ class HttpConversation(HttpMessages):
     def _step_aside(self) -> None:
         """Leave a CONNECT unread to the layer that it opens, once all requests before it are
         answered."""
-        if self._connect_waits and not self.pipeline.unanswered:
+        if not self.pipeline.unanswered:
             self.up = self.down = SWITCH
 
     def _release(self, exchange: HttpExchange) -> None:
-        """The answer is an ordinary one: the client continues in HTTP."""
-        if exchange.pauses and self.up is PAUSE:
-            self.up = PEEK
+        """The answer is an ordinary one: a client that waits continues in HTTP."""
         exchange.pauses = False
+        if self.up is PAUSE:
+            self.up = PEEK
 
     def _tunnel(self, exchange: HttpExchange) -> None:
         """A CONNECT succeeded: "the tunnel begins after the blank line" (RFC 9110 §9.3.6)."""
@@ -285,8 +348,8 @@ class HttpConversation(HttpMessages):
         else:
             url = text(self.context.shown.url(target))
         if exchange.stream == 1:
-            self.host = None if host is None else text(self.context.shown.authority(host))
-            self.absolute_form = method != b"CONNECT" and not in_origin and target != b"*"
+            self._note_first(target, host)
+            self.absolute_form = self.absolute_form and method != b"CONNECT"
         request = HttpRequest(
             stream=exchange.stream,
             method=text(method),
@@ -298,24 +361,28 @@ class HttpConversation(HttpMessages):
         self.protocol_events += self.pipeline.add_request(exchange, request, memory)
         self.head_read(exchange, None)
 
-    def _note_response(self, exchange: HttpExchange, line: re.Match[bytes], fields: Fields) -> None:
-        self.protocol_events += self.pipeline.release_request(exchange)
-        status = int(line["status"])
+    def _tell_response(
+        self,
+        exchange: HttpExchange,
+        status: int,
+        version: str,
+        fields: Fields,
+        content_type: str | None,
+    ) -> None:
+        if exchange.waiting:
+            self.protocol_events += self.pipeline.release_request(exchange)
         self.protocol_events.append(
             HttpResponse(
                 stream=exchange.stream,
                 status=status,
-                version=text(line["version"]),
-                content_type=fields.content_type,
+                version=version,
+                content_type=content_type,
                 headers=shown(self.context, fields.lines),
             )
         )
         self.head_read(exchange, status)
 
 
-def _is_last(fields: Fields, version: bytes) -> bool:
-    """Whether a response ends its connection (RFC 9112 §9.3, §9.6)."""
-    options = fields.items(b"connection")
-    if version in (b"HTTP/1.0", b"ICY"):
-        return b"keep-alive" not in options
-    return b"close" in options
+def _is_bodiless(method: bytes, status: int) -> bool:
+    """Whether a final response never has a body (RFC 9112 §6.3)."""
+    return method == b"HEAD" or status in (204, 304)

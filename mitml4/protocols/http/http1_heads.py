@@ -169,6 +169,13 @@ class Fields:
             [item.strip(b" \t").lower() for item in b",".join(values).split(b",")] if values else []
         )
 
+    def ends_connection(self, version: bytes) -> bool:
+        """Whether a response with these ends its connection (RFC 9112 §9.3, §9.6)."""
+        options = self.items(b"connection")
+        if version in (b"HTTP/1.0", b"ICY"):
+            return b"keep-alive" not in options
+        return b"close" in options
+
     @property
     def content_type(self) -> str | None:
         value = self.first(b"content-type")

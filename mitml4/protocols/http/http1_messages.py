@@ -86,17 +86,18 @@ class HttpMessages(Conversation):
         raise NotImplementedError
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        self.named.clear()
-        at = 0
+        if self.named:
+            self.named.clear()
+        at, size = 0, len(data)
         paused = self.up is PAUSE
-        while at < len(data):
-            directive = self.directive(direction)
-            if isinstance(directive, Forward):
-                rest = len(data) - at
+        while at < size:
+            directive = self.up if direction is UP else self.down
+            if directive is PEEK:
+                taken = self._take(direction, data, at)
+            elif isinstance(directive, Forward):
+                rest = size - at
                 taken = rest if directive.count is None else min(rest, directive.count)
                 self._move(direction, data, at, taken)
-            elif directive is PEEK:
-                taken = self._take(direction, data, at)
             else:
                 break
             at += taken
@@ -106,7 +107,7 @@ class HttpMessages(Conversation):
 
     def _move(self, direction: Direction, data: bytes, at: int, count: int) -> None:
         """Bytes that were shown are those of a Forward."""
-        directive = self.directive(direction)
+        directive = self.up if direction is UP else self.down
         if isinstance(directive, Forward) and directive.is_copied:
             self.copied(direction, data[at : at + count])
         self.passed(direction, count)
@@ -127,6 +128,9 @@ class HttpMessages(Conversation):
 
     def _forward(self, direction: Direction, count: int | None) -> None:
         """The next bytes are content."""
+        if self.context.shown.payload is None:
+            self.set_directive(direction, Forward(count))
+            return
         body = self._body_of(direction)
         self.set_directive(direction, Forward(count, body is not None and body.is_wanted))
 
@@ -137,10 +141,12 @@ class HttpMessages(Conversation):
                 side.exchange.request_bytes += count
             else:
                 side.exchange.response_bytes += count
-        super(HttpMessages, self).passed(direction, count)
-        if self.directive(direction) is not PEEK:
-            return
-        if side.part is Part.CHUNK:
+        directive = self.up if direction is UP else self.down
+        assert isinstance(directive, Forward)
+        if directive.count != count:
+            super(HttpMessages, self).passed(direction, count)
+        elif side.part is Part.CHUNK:
+            self.set_directive(direction, PEEK)
             side.part = Part.CHUNK_END
         else:
             self._complete(direction)
@@ -155,13 +161,13 @@ class HttpMessages(Conversation):
 
     def _take(self, direction: Direction, data: bytes, at: int) -> int:
         """Read the part at `at`. Returns its length, 0 if it is not whole."""
-        match self.sides[direction].part:
-            case Part.HEAD if data[at] in b"\r\n":
+        part = self.sides[direction].part
+        if part is Part.HEAD:
+            if data[at] in b"\r\n":
                 return self._line(data, at, "a lone carriage return", blank=True)
-            case Part.HEAD if direction is UP:
-                return self.read_request(data, at)
-            case Part.HEAD:
-                return self.read_response(data, at)
+            read = self.read_request if direction is UP else self.read_response
+            return read(data, at)
+        match part:
             case Part.BODY:
                 return self._body(data, at)
             case Part.CHUNK_LINE:
@@ -176,7 +182,7 @@ class HttpMessages(Conversation):
                 if length:
                     self._trailer(direction, data[at : at + length])
                 return length
-            case part:
+            case _:
                 raise AssertionError(f"{part} is passed, not read")
 
     @staticmethod
@@ -281,5 +287,8 @@ class HttpMessages(Conversation):
         side = self.sides[direction]
         assert side.exchange is not None
         side.part = Part.HEAD
-        self.set_directive(direction, PEEK)
+        if direction is UP:
+            self.up = PEEK
+        else:
+            self.down = PEEK
         self.message_done(direction, side.exchange)

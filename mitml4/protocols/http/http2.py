@@ -9,7 +9,7 @@ content of its DATA frames goes to a reader of WebSocket messages.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import ClassVar, Final
 
@@ -96,6 +96,19 @@ class _Stream(Exchange):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Head:
+    """What a header block says."""
+
+    fields: HeaderFields
+    named: Mapping[bytes, bytes]
+    hosts: Sequence[End]
+    """Those that the client asks for in it."""
+    method: str | None
+    url: str
+    content_type: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Http2Details(Details):
     """Whether the first request's content type is `application/grpc…`, and whether it is a
     CONNECT with a `:protocol` (RFC 8441). If a later request opens a WebSocket, there is a
@@ -119,6 +132,8 @@ class Http2(Frames):
     extended_connect: bool = False
     _streams: dict[int, _Stream] = field(default_factory=dict)
     _has_sockets: bool = False
+    _last: dict[Direction, _Head] = field(default_factory=dict, repr=False)
+    """The last header block of each direction."""
 
     def __post_init__(self) -> None:
         if self.context.stack[-1:] == ("http/1",):
@@ -138,72 +153,93 @@ class Http2(Frames):
         return Http2Details(grpc=self.grpc, extended_connect=self.extended_connect)
 
     def read_block(self, direction: Direction, block: Block, headers: HeaderFields) -> None:
-        named = dict(headers)
+        up = direction is UP
+        head = self._last.get(direction)
+        if head is None or head.fields is not headers:  # what repeats is decoded only once
+            hosts = of_headers(headers, self.context) if up else ()
+            head = self._last[direction] = self._head(headers, hosts)
+        if head.hosts:
+            self.named += self._asked(head)
         promised = block.about_stream != block.on_stream
-        if direction is UP:
-            self.named += self._asked(headers, is_request=b":method" in named)
-        if b":method" in named and (direction is UP or promised):
-            self._request(block.about_stream, headers, named, promised=promised)
-        elif b":status" in named and direction is DOWN and not promised:
-            self._response(block.about_stream, headers, named)
+        if head.method is not None and (up or promised):
+            self._request(block.about_stream, head, promised=promised)
+        elif b":status" in head.named and not (up or promised):
+            self._response(block.about_stream, head)
         else:
             self._trailers(direction, block.about_stream, headers)
         self.details_ready = True
 
-    def _asked(self, headers: HeaderFields, *, is_request: bool) -> list[End]:
+    def _asked(self, head: _Head) -> Sequence[End]:
         """The hosts that a header block asks for, without those that are answered elsewhere."""
-        hosts = of_headers(headers, self.context)
-        if not is_request:
-            return hosts
-        return [host for host in hosts if not self.context.policy.is_answered(host)]
+        policy = self.context.policy
+        if head.method is None or not policy.answers_denied:
+            return head.hosts
+        return [host for host in head.hosts if not policy.is_answered(host)]
 
-    def _request(
-        self, stream: int, headers: HeaderFields, named: Mapping[bytes, bytes], *, promised: bool
-    ) -> None:
+    def _head(self, headers: HeaderFields, hosts: Sequence[End]) -> _Head:
+        named = dict(headers)
+        method, content_type = named.get(b":method"), named.get(b"content-type")
+        return _Head(
+            fields=headers,
+            named=named,
+            hosts=hosts,
+            method=None if method is None else text(method),
+            url="" if method is None else self._url(named),
+            content_type=None if content_type is None else text(content_type),
+        )
+
+    def _request(self, stream: int, head: _Head, *, promised: bool) -> None:
         exchange = self._open(stream)
         exchange.request_done = promised
-        protocol = named.get(b":protocol", b"").lower()
-        exchange.asks_for_socket = UPGRADES.get(protocol) == WebSocket.name
-        if not promised and not exchange.asks_for_socket:
-            exchange.request_body = begin_body(self.context, stream, "request", headers)
-        self.extended_connect = self.extended_connect or b":protocol" in named
+        protocol = head.named.get(b":protocol")
+        if protocol is not None:
+            exchange.asks_for_socket = UPGRADES.get(protocol.lower()) == WebSocket.name
+            self.extended_connect = True
+        if not promised and not exchange.asks_for_socket and self.context.shown.payload:
+            exchange.request_body = begin_body(self.context, stream, "request", head.fields)
+        self._note_content_type(head.named)
         self.protocol_events.append(
             HttpRequest(
                 stream=stream,
-                method=text(named[b":method"]),
-                url=self._url(named),
+                method=head.method or "",
+                url=head.url,
                 version="HTTP/2",
-                content_type=self._content_type(named),
-                headers=shown(self.context, headers),
+                content_type=head.content_type,
+                headers=shown(self.context, head.fields),
             )
         )
 
-    def _response(self, stream: int, headers: HeaderFields, named: Mapping[bytes, bytes]) -> None:
+    def _response(self, stream: int, head: _Head) -> None:
+        named = head.named
         status = named[b":status"]
         if _STATUS.fullmatch(status) is None:
             raise ProtocolError("HTTP/2: a status that is not a number")
+        self._note_content_type(named)
         self.protocol_events.append(
             HttpResponse(
                 stream=stream,
                 status=int(status),
                 version="HTTP/2",
-                content_type=self._content_type(named),
-                headers=shown(self.context, headers),
+                content_type=head.content_type,
+                headers=shown(self.context, head.fields),
             )
         )
         exchange = self._streams.get(stream)
-        if exchange and b"grpc-status" in named:  # gRPC's Trailers-Only block
-            grpc = (each for each in headers if each[0].startswith(b"grpc-"))
+        if exchange is None:
+            return
+        if b"grpc-status" in named:  # gRPC's Trailers-Only block
+            grpc = (each for each in head.fields if each[0].startswith(b"grpc-"))
             exchange.trailers = Trailers.of(grpc).fields
-        if exchange and exchange.asks_for_socket and status[:1] == b"2":
+        if exchange.asks_for_socket and status[:1] == b"2":
             extensions = named.get(b"sec-websocket-extensions", b"")
             exchange.socket = Messages(self.context.shown.payload, extensions, stream)
             if not self._has_sockets:
                 self.protocol_events.append(StreamLayer(protocol=WebSocket.name))
             self._has_sockets = True
-        if exchange and status[:1] != b"1":
-            if not exchange.socket and not exchange.response_body:
-                exchange.response_body = begin_body(self.context, stream, "response", headers)
+        if status[:1] != b"1":
+            is_shown = self.context.shown.payload and not exchange.socket
+            if is_shown and not exchange.response_body:
+                exchange.response_body = begin_body(self.context, stream, "response", head.fields)
             exchange.asks_for_socket = False
 
     def _trailers(self, direction: Direction, stream: int, headers: HeaderFields) -> None:
@@ -241,12 +277,9 @@ class Http2(Frames):
         start = start or origin(self.context, authority)
         return start + text(as_shown.url(path)).removeprefix("*")
 
-    def _content_type(self, named: Mapping[bytes, bytes]) -> str | None:
-        value = named.get(b"content-type")
-        if value is None:
-            return None
-        self.grpc = self.grpc or value.startswith(b"application/grpc")
-        return text(value)
+    def _note_content_type(self, named: Mapping[bytes, bytes]) -> None:
+        content_type = named.get(b"content-type", b"")
+        self.grpc = self.grpc or content_type.startswith(b"application/grpc")
 
     def _open(self, stream: int) -> _Stream:
         self._close(stream, "cut")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import struct
 from dataclasses import field
-from typing import Final
+from typing import Final, TypeVar
 
 from hpack import Decoder, HPACKError
+from hpack.hpack import decode_integer
+from hpack.table import HeaderTable
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
@@ -19,6 +21,8 @@ from mitml4.protocols.conversation import MIRROR, Conversation, Direction, Direc
 from mitml4.protocols.http.exchange import HeaderFields
 
 __all__ = ["MAX_HEADER_BLOCK", "MAX_TABLE", "PREFACE", "Block", "Frames"]
+
+T = TypeVar("T")
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 §3.4
 MAX_HEADER_BLOCK: Final = 65536
@@ -50,6 +54,27 @@ _PARSED: Final = frozenset({_HEADERS, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _CONTIN
 _REMEMBERED_BLOCKS: Final = 8
 _REMEMBERED_BYTES: Final = 256
 """Of each side, so many header blocks of so many bytes at most."""
+
+
+def _additions(block: bytes, fields: HeaderFields) -> HeaderFields | None:
+    """Of the fields of a header block those that it adds to the table (RFC 7541 §6.2.1). None if
+    its meaning depends on the dynamic table, or if it changes the table in another way."""
+    at, added = 0, []
+    for each in fields:
+        first = block[at]
+        bits = 7 if first & 0x80 else 6 if first & 0x40 else 4
+        if bits == 4 and first & 0x20:  # §6.3: a new size
+            return None
+        index, taken = decode_integer(block[at:], bits)
+        if index > HeaderTable.STATIC_TABLE_LENGTH:
+            return None
+        at += taken
+        for _ in range(0 if bits == 7 else 1 if index else 2):  # §5.2: the value, or name and value
+            length, taken = decode_integer(block[at:], 7)
+            at += taken + length
+        if bits == 6:
+            added.append(each)
+    return added
 
 
 def _decoder() -> Decoder:
@@ -106,24 +131,40 @@ class _Side:
     _decoded: dict[bytes, HeaderFields] = field(default_factory=dict)
     """What short header blocks contain, while the table is as it is: requests and responses often
     repeat, and decoding is the most expensive part of reading them."""
+    _repeatable: dict[bytes, tuple[HeaderFields, HeaderFields]] = field(default_factory=dict)
+    """Short header blocks that do not refer to the table, but add to it, as those of nginx do: what
+    they contain, and what of that they add."""
 
     def decode(self, block: bytes) -> HeaderFields:
         """The fields of a header block. Raises HPACKError."""
         if known := self._decoded.get(block):
             return known
         table = self.decoder.header_table
+        if block in self._repeatable:
+            fields, added = self._repeatable[block]
+            for name, value in added:
+                table.add(name, value)
+            self._decoded.clear()
+            return fields
         entries = table.dynamic_entries
         size, count, newest = table.maxsize, len(entries), entries[0] if entries else None
         decoded = self.decoder.decode(block, raw=True)
         fields = tuple((bytes(name), bytes(value)) for name, value in decoded)
         is_same = (table.maxsize, len(entries)) == (size, count)
-        if not is_same or (entries and entries[0] is not newest):
+        if is_same and (not entries or entries[0] is newest):
+            self._remember(self._decoded, block, fields)
+        else:
             self._decoded.clear()
-        elif len(block) <= _REMEMBERED_BYTES:
-            if len(self._decoded) >= _REMEMBERED_BLOCKS:
-                self._decoded.clear()
-            self._decoded[block] = fields
+            if (additions := _additions(block, fields)) is not None:
+                self._remember(self._repeatable, block, (fields, additions))
         return fields
+
+    @staticmethod
+    def _remember(memory: dict[bytes, T], block: bytes, what: T) -> None:
+        if len(block) <= _REMEMBERED_BYTES:
+            if len(memory) >= _REMEMBERED_BLOCKS:
+                memory.clear()
+            memory[block] = what
 
 
 @dataclass(slots=True)
@@ -161,9 +202,10 @@ class Frames(Conversation):
         raise NotImplementedError
 
     def feed(self, direction: Direction, data: bytes) -> int:
-        self.named.clear()
+        if self.named:
+            self.named.clear()
         side = self.sides[direction]
-        side.kept = self._read(direction, side, side.kept + data)
+        side.kept = self._read(direction, side, side.kept + data if side.kept else data)
         return len(data)
 
     def _read(self, direction: Direction, side: _Side, data: bytes) -> bytes:
@@ -221,6 +263,10 @@ class Frames(Conversation):
         start = at + _HEADER_SIZE
         if side.block and (kind != _CONTINUATION or stream != side.block.on_stream):
             raise ProtocolError("HTTP/2: a header block is interrupted")
+        if kind == _HEADERS and flags & _END_HEADERS and not flags & _PADDED and stream:
+            return self._whole_headers(
+                direction, flags, stream, data[start : start + length], length
+            )
         if kind in _PARSED or (kind == _RST_STREAM and length == _RST_SIZE):
             if length > MAX_HEADER_BLOCK:
                 raise ProtocolError("HTTP/2: a frame other than DATA that is longer than 64 KiB")
@@ -238,6 +284,19 @@ class Frames(Conversation):
             padding = data[start] if is_padded else 0
             self._content(direction, side, flags, stream, side.skip - padding)
         return size
+
+    def _whole_headers(
+        self, direction: Direction, flags: int, stream: int, payload: bytes, length: int
+    ) -> int:
+        """A HEADERS frame that needs no CONTINUATION, as most. Returns as `_frame` does."""
+        if length > MAX_HEADER_BLOCK:
+            raise ProtocolError("HTTP/2: a frame other than DATA that is longer than 64 KiB")
+        if len(payload) < length:
+            return 0
+        block = Block(stream, stream, bool(flags & _END_STREAM))
+        fragment = payload[_PRIORITY_SIZE:] if flags & _PRIORITY else payload
+        self._headers(direction, block, fragment)
+        return _HEADER_SIZE + length
 
     def _parsed(self, direction: Direction, side: _Side, frame: _Frame) -> None:
         """A frame whose payload is read."""
@@ -297,11 +356,11 @@ class Frames(Conversation):
             raise ProtocolError("HTTP/2: a header block longer than 64 KiB")
         if frame.flags & _END_HEADERS:
             side.block = None
-            self._headers(direction, block)
+            self._headers(direction, block, bytes(block.fragments))
 
-    def _headers(self, direction: Direction, block: Block) -> None:
+    def _headers(self, direction: Direction, block: Block, encoded: bytes) -> None:
         try:
-            fields = self.sides[direction].decode(bytes(block.fragments))
+            fields = self.sides[direction].decode(encoded)
         except HPACKError as error:
             raise ProtocolError(f"HTTP/2: {error}") from error
         self.read_block(direction, block, fields)

@@ -77,7 +77,6 @@ class Connection:
     """One leg after its handshake, of TLS 1.3 or of TLS 1.2 with AEAD."""
 
     __slots__ = (
-        "_due",
         "_is_client",
         "_is_tls12",
         "_max_content",
@@ -88,6 +87,7 @@ class Connection:
         "_seals",
         "_since_data",
         "answer_request",
+        "due",
         "failure",
         "has_ended",
         "is_shut",
@@ -114,7 +114,8 @@ class Connection:
         self._is_tls12 = records_in.is_tls12
         self._max_fragment = max_fragment(is_tls12=self._is_tls12)
         self._is_client = is_client
-        self._due: list[tuple[RecordType, bytes]] = []
+        self.due: list[tuple[RecordType, bytes]] = []
+        """What is to be sent, with data or without."""
         self._since_data: _SinceData | None = None
         self.kept = memoryview(records_in.take_rest())
         """Ciphertext that has not been opened; `open` wants it in front of what comes next."""
@@ -294,7 +295,7 @@ class Connection:
     def _next_secret(self) -> bytes:
         """Of the records that come behind those that are due."""
         assert isinstance(self._seals, Protection13)
-        seals = self._seals.updated() if _KEY_UPDATE in self._due else self._seals
+        seals = self._seals.updated() if _KEY_UPDATE in self.due else self._seals
         return seals.secret
 
     def _take_key_update(self, update: KeyUpdate, since: _SinceData) -> None:
@@ -357,15 +358,10 @@ class Connection:
         """Whether data has to wait: most servers take none in the middle of a handshake."""
         return self._renegotiation is not None and not (self.has_ended or self.is_shut)
 
-    @property
-    def has_due(self) -> bool:
-        """Whether something is to be sent, with data or without."""
-        return bool(self._due)
-
     def queue(self, message: bytes) -> None:
         """Send a handshake message, in front of the data that is sent next. One too many is
         dropped: the far end reads nothing."""
-        if len(self._due) < _MAX_DUE:
+        if len(self.due) < _MAX_DUE:
             self._owe((RecordType.HANDSHAKE, message))
 
     def close(self) -> None:
@@ -382,23 +378,23 @@ class Connection:
 
     def _owe(self, record: tuple[RecordType, bytes]) -> None:
         """One answer is enough for several that ask (RFC 8446 §4.6.3)."""
-        if not self.is_shut and record not in self._due:
-            self._due.append(record)
+        if not self.is_shut and record not in self.due:
+            self.due.append(record)
 
     def _owe_all(self, records: list[tuple[RecordType, bytes]]) -> None:
         for record in records:
             self._owe(record)
 
     def _shut(self) -> None:
-        self._due.clear()
+        self.due.clear()
         self.is_shut = True
 
     def seal_due(self) -> bytes:
         """The records that are due, which are to be sent now, before all others."""
-        if not self._due:
+        if not self.due:
             return b""
         sealed = bytearray()
-        for record in self._due:
+        for record in self.due:
             kind, content = record
             for at in range(0, len(content), self._max_content):
                 sealed += self._seals.seal(kind, content[at : at + self._max_content])
@@ -407,7 +403,7 @@ class Connection:
                 self._seals = self._seals.updated()
             elif record is CHANGE and self._renegotiation:
                 self._seals = self._renegotiation.seals
-        self._due.clear()
+        self.due.clear()
         return bytes(sealed)
 
     def seal(self, data: memoryview, into: memoryview) -> tuple[int, int]:

@@ -32,7 +32,13 @@ from mitml4.protocols.conversation import (
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES
 from mitml4.protocols.http.http2 import MAX_STREAMS, PROTOCOL, Http2, Http2Details
-from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE, _Side
+from mitml4.protocols.http.http2_frames import (
+    MAX_HEADER_BLOCK,
+    MAX_TABLE,
+    PREFACE,
+    _decoder,
+    _Side,
+)
 from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
@@ -540,3 +546,37 @@ def test_a_block_that_repeats_is_read_by_the_table_of_its_moment() -> None:
     side.decode(b"\x20\x82")  # §6.3: a table of no size, which is empty
     with pytest.raises(HPACKError):
         side.decode(newest)
+
+
+def literal(name: bytes, value: bytes, *, index: int, adds: bool) -> bytes:
+    """RFC 7541 §6.2: a literal field; `index`: that of its name, 0: the name is in it."""
+    first = bytes([0x40 | index]) if adds else bytes([index])
+    texts = [value] if index else [name, value]
+    return first + b"".join(bytes([len(each)]) + each for each in texts)
+
+
+BLOCKS = [
+    *(literal(b"content-type", value, index=31 if adds else 0, adds=adds)
+      for value in (b"text/html", b"a" * 50) for adds in (True, False)),
+    literal(b"x-own", b"1", index=0, adds=True) + literal(b"age", b"2", index=21, adds=True),
+    b"\x88" + literal(b"server", b"nginx", index=54, adds=True),
+    b"\x88\x8d", b"\xbe", b"\xbe\xbf", b"\x88\xbe",
+    literal(b"", b"named by the table", index=62, adds=True),
+    b"\x20\x82", b"\x3f\x45\x88", b"\x3f\xe1\x1f\x88",
+]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(BLOCKS), max_size=20))
+def test_remembered_blocks_leave_the_table_as_decoding_does(blocks: list[bytes]) -> None:
+    side, plain = _Side(), _decoder()
+    for block in blocks:
+        try:
+            expected = plain.decode(block, raw=True)
+        except HPACKError:
+            with pytest.raises(HPACKError):
+                side.decode(block)
+            return
+        assert list(side.decode(block)) == [tuple(each) for each in expected]
+        table = side.decoder.header_table
+        assert list(table.dynamic_entries) == list(plain.header_table.dynamic_entries)
+        assert table.maxsize == plain.header_table.maxsize

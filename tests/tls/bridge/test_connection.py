@@ -239,7 +239,7 @@ def test_tickets_are_handed_over_whole_and_in_pieces() -> None:
     near.on_ticket = got.append
     read(near, far.record(HANDSHAKE, TICKET + TICKET[:7]) + far.record(HANDSHAKE, TICKET[7:]))
     assert [ticket.encode() for ticket in got] == [TICKET, TICKET]
-    assert not near.has_due
+    assert not near.due
     accepted(lambda far: far.record(HANDSHAKE, TICKET))
 
 
@@ -248,10 +248,10 @@ def test_a_key_update_is_followed_and_answered_once_before_the_next_data() -> No
         near, far = Far.of_new(is_client=is_client)
         asked = far.key_update(requested=True) + far.key_update(requested=True)
         assert read(near, asked + far.data(b"new key")) == b"new key"
-        assert near.has_due
+        assert near.due
         assert far.read(sealed(near, b"answer")) == [KEY_UPDATE, (DATA, b"answer")]
         assert read(near, far.key_update() + far.data(b"and again")) == b"and again"
-        assert not near.has_due
+        assert not near.due
         read(near, far.key_update(requested=True))
         assert far.read(near.seal_due()) == [KEY_UPDATE]
         assert far.read(sealed(near, b"more")) == [(DATA, b"more")]

@@ -232,4 +232,4 @@ def test_a_change_of_keys_that_nobody_began_is_refused() -> None:
     ends.connection._opens.sequence -= 1
     ends.connection.open(memoryview(record), memoryview(bytearray(MIN_ROOM)))
     assert "unexpected TLS record of type 20" in ends.connection.failure
-    assert Alert.UNEXPECTED_MESSAGE in ends.connection._due[0][1]
+    assert Alert.UNEXPECTED_MESSAGE in ends.connection.due[0][1]
