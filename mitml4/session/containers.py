@@ -97,6 +97,8 @@ def find_container(name: str) -> Container:
             return _ask(program, name)
         except _NoAnswerError as error:
             answers.append(f"{program.said} ({error})")
+    if os.geteuid() != 0:
+        answers.append("for root's containers: sudo mitml4 …")
     raise UsageError(f"there is no container {name!r}", hint=f"asked: {'; '.join(answers)}")
 
 

@@ -88,8 +88,8 @@ def _covered(mounts: str, *, ours: bool) -> Iterator[str]:
         before, _, after = line.partition(" - ")
         if not (source := _SOURCE.fullmatch(after.split(" ")[1])):
             continue
-        pid = int(source[1])
-        is_wanted = pid == os.getpid() if ours else _start_time(pid) != source[2]
+        is_alive = _start_time(int(source[1])) == source[2]
+        is_wanted = source[0] == source_name() if ours else not is_alive
         if is_wanted and before.split(" ")[4] != str(WORKSHOP):
             yield _ESCAPED.sub(lambda match: chr(int(match[1], 8)), before.split(" ")[4])
 

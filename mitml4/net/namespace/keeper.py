@@ -1,25 +1,22 @@
 """The keeper: the process that creates a command's namespaces, and keeps the privileges to change
 them.
 
-`Namespace.open` forks it. It answers one request at a time on a channel (a SOCK_SEQPACKET pair;
-JSON, with descriptors attached), and ends when the other end of the channel is closed, for whatever
-reason. It never uses the terminal, and runs in a separate session (setsid).
+`Namespace.open` starts it as a helper (net/helper.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from mitml4.errors import MachineError
-from mitml4.net import capabilities, isolation, processes
+from mitml4.net import capabilities, helper, isolation, processes
 from mitml4.net.capabilities import Capability
 from mitml4.net.dial import set_ip_transparent
 from mitml4.net.gate.nflog import open_log
@@ -42,11 +39,7 @@ from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.tap import packet_socket
 from mitml4.net.tools import LIMITS, run
 
-__all__ = ["KINDS", "MAX_DESCRIPTORS", "MAX_MESSAGE", "AtEnd", "keep"]
-
-MAX_MESSAGE: Final = 65536
-MAX_DESCRIPTORS: Final = 16
-"""Limits of a request or an answer: bytes, and attached descriptors."""
+__all__ = ["KINDS", "AtEnd", "keep"]
 
 KINDS: Final = {"user": CLONE_NEWUSER, "mnt": CLONE_NEWNS, "net": CLONE_NEWNET}
 """The namespaces of a command, in the order in which to enter them."""
@@ -59,7 +52,6 @@ _WHILE_IT_RUNS: Final = frozenset({"socket", "count", "leave"})
 network."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 
-Answer = tuple[dict[str, Any], list[int]]
 AtEnd = Callable[[Sequence[bytes]], None]
 
 
@@ -67,52 +59,15 @@ def keep(channel: socket.socket, sources: Sources, *, loopback: bool, at_end: At
     """Create the namespaces, report the result, and serve requests until the channel is closed.
 
     `at_end` is called then, or on the request to leave, with the items that were given for it.
+    Raises MachineError.
     """
-    _leave_everything(channel)
     try:
         keeper = _Keeper(sources, loopback=loopback, at_end=at_end)
-    except MachineError as error:
-        _send(channel, {"error": error.message, "hint": error.hint}, [])
-        os._exit(1)
     except OSError as error:
         reason = f"cannot make a namespace: {error.strerror or error}"
-        _send(channel, {"error": reason, "hint": LIMITS.get(error.errno or 0)}, [])
-        os._exit(1)
-    _send(channel, *keeper.first_answer())
-    while True:
-        data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_DESCRIPTORS)
-        if not data:
-            keeper.leave()
-            os._exit(0)
-        try:
-            request = json.loads(data)
-            answer = keeper.serve(request.pop("do"), request, descriptors)
-        except (OSError, MachineError) as error:
-            answer = {"error": str(error), "errno": getattr(error, "errno", None)}, []
-        for descriptor in descriptors:
-            os.close(descriptor)
-        _send(channel, *answer)
-
-
-def _leave_everything(channel: socket.socket) -> None:
-    """Close everything but the channel, and detach from the terminal."""
-    os.setsid()
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
-        os.dup2(nowhere, standard)
-    kept = channel.fileno()
-    os.closerange(3, kept)
-    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
-    os.chdir("/")
-
-
-def _send(channel: socket.socket, message: Mapping[str, Any], descriptors: list[int]) -> None:
-    try:
-        socket.send_fds(channel, [json.dumps(message).encode()], descriptors)
-    except OSError:  # the other end has closed
-        os._exit(0)
-    for descriptor in descriptors:
-        os.close(descriptor)
+        raise MachineError(reason, hint=LIMITS.get(error.errno or 0)) from error
+    helper.send(channel, *keeper.first_answer())
+    helper.serve(channel, keeper.serve, keeper.leave)
 
 
 class _Keeper:
@@ -138,13 +93,13 @@ class _Keeper:
         _run("nft", "-f", "-", given=nft_table(sources, ports, loopback=loopback))
         self._covers = Covers()
 
-    def first_answer(self) -> Answer:
+    def first_answer(self) -> helper.Answer:
         """The kinds of the namespaces, and descriptors: first theirs, then those of our sockets."""
         namespaces = [os.open(f"/proc/self/ns/{kind}", os.O_RDONLY) for kind in self._kinds]
         sockets = (self._tcp, self._log, self._quic_log, self._udp, *self._raw, *self._dns)
         return {"kinds": self._kinds}, [*namespaces, *(each.detach() for each in sockets)]
 
-    def serve(self, what: str, arguments: dict[str, Any], descriptors: list[int]) -> Answer:
+    def serve(self, what: str, arguments: dict[str, Any], descriptors: list[int]) -> helper.Answer:
         if self._is_restricted and what not in _WHILE_IT_RUNS:
             raise MachineError(f"the command runs already: {what}")
         match what:

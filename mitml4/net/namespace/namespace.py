@@ -17,15 +17,16 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
-from mitml4.net import isolation, processes
+from mitml4.net import helper, isolation
 from mitml4.net.namespace.channel import InjectionSockets
 from mitml4.net.namespace.hidden import directories_of, sockets_of_host
-from mitml4.net.namespace.keeper import KINDS, MAX_DESCRIPTORS, MAX_MESSAGE, AtEnd, keep
+from mitml4.net.namespace.keeper import KINDS, AtEnd, keep
 from mitml4.net.namespace.rules import Sources
 from mitml4.net.tap import LOOPBACK, Tap
 from mitml4.net.tools import LIMITS, check_tools, run
@@ -70,13 +71,13 @@ class Namespace:
         """
         check_tools()
         sources = sources_of_host()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        # It is nobody's child, so that our only children are the command and its orphans.
+        work = partial(keep, sources=sources, loopback=loopback, at_end=at_end)
+        channel = helper.start(work)
         try:
-            with theirs:
-                _start_keeper(ours, theirs, sources, loopback=loopback, at_end=at_end)
-            answer, descriptors = _receive(ours)
+            answer, descriptors = helper.receive(channel)
         except BaseException:
-            ours.close()
+            channel.close()
             raise
         names = answer["kinds"]
         kinds = dict(zip(names, descriptors, strict=False))
@@ -91,7 +92,7 @@ class Namespace:
             dns=tuple(others),
             sources=sources,
             _kinds=kinds,
-            _channel=ours,
+            _channel=channel,
         )
 
     def enter(self) -> None:
@@ -199,50 +200,11 @@ class Namespace:
     def _ask(
         self, what: str, descriptors: list[int] | None = None, **arguments: Any
     ) -> tuple[dict[str, Any], list[int]]:
-        message = json.dumps({"do": what} | arguments).encode()
+        """Raises MachineError."""
         try:
-            socket.send_fds(self._channel, [message], descriptors or [])
+            return helper.ask(self._channel, what, descriptors or (), **arguments)
         except OSError as error:
-            raise _keeper_lost() from error
-        return _receive(self._channel)
-
-
-def _start_keeper(
-    ours: socket.socket,
-    theirs: socket.socket,
-    sources: Sources,
-    *,
-    loopback: bool,
-    at_end: AtEnd,
-) -> None:
-    """It is nobody's child, so that our only children are the command and its orphans."""
-    if (middle := processes.fork()) == 0:
-        try:
-            if processes.fork() == 0:
-                ours.close()
-                keep(theirs, sources, loopback=loopback, at_end=at_end)
-        except MachineError as error:
-            theirs.send(json.dumps({"error": error.message, "hint": error.hint}).encode())
-        finally:
-            os._exit(0)
-    os.waitpid(middle, 0)
-
-
-def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    """An answer of the keeper, and the attached descriptors. Raises MachineError."""
-    data, descriptors, _, _ = socket.recv_fds(channel, MAX_MESSAGE, MAX_DESCRIPTORS)
-    for descriptor in descriptors:  # recv_fds ignores MSG_CMSG_CLOEXEC (Python 3.11)
-        os.set_inheritable(descriptor, False)
-    if not data:
-        raise _keeper_lost()
-    answer = json.loads(data)
-    if "error" in answer:
-        raise MachineError(answer["error"], hint=answer.get("hint"))
-    return answer, descriptors
-
-
-def _keeper_lost() -> MachineError:
-    return MachineError("the process that keeps the namespace has ended", hint="start it again")
+            raise MachineError(error.strerror or str(error)) from error
 
 
 def sources_of_host() -> Sources:

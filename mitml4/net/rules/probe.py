@@ -112,7 +112,9 @@ class InnerProbe:
         """
         routed = [target for target in self.targets if self._has_route(target)]
         if not routed:
-            raise CannotProbeError("it has no route to the outside: there is nothing to intercept")
+            raise CannotProbeError(
+                "the network has no route to the outside, so there is nothing to intercept"
+            )
         for target in routed:
             family = socket.AF_INET6 if target.is_v6 else socket.AF_INET
             for timeout_s in _ATTEMPTS_S:
