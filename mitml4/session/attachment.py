@@ -8,6 +8,8 @@ from typing import Self, assert_never
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
 from mitml4.net.attach.network import AttachedNetwork
+from mitml4.net.attach.programs import Household, households
+from mitml4.net.attach.resolver import NameFiles
 from mitml4.net.attach.target import Target
 from mitml4.session.config import Attach
 from mitml4.session.container_trust import ContainerTrust
@@ -25,6 +27,9 @@ class Attachment:
     container: str | None
     """The container's name."""
     trust: ContainerTrust | None
+    names: NameFiles
+    """For names that are resolved inside."""
+    _households: tuple[Household, ...]
 
     @classmethod
     def open(cls, attach: Attach, *, trust: bool) -> Self:
@@ -41,9 +46,14 @@ class Attachment:
                     hint="mitml4 intercept --iface NAME, for all connections of this host",
                 )
             network = undo.enter_context(AttachedNetwork.enter(target))
-            trusting = ContainerTrust.open(target) if trust else None
+            found = []
+            for each in households(target):
+                undo.callback(each.close)
+                found.append(each)
+            names = NameFiles.of(found[0].root if found else None, target.path)
+            trusting = ContainerTrust.open(target, found) if trust else None
             undo.pop_all()
-            return cls(target, network, container, trusting)
+            return cls(target, network, container, trusting, names, tuple(found))
 
     def restrict(self) -> None:
         """Let the helpers do only what a running session needs. Raises MachineError."""
@@ -54,6 +64,8 @@ class Attachment:
     def close(self) -> None:
         if self.trust:
             self.trust.close()
+        for each in self._households:
+            each.close()
         self.network.close()
         self.target.close()
 

@@ -18,7 +18,7 @@ from OpenSSL import crypto
 
 from mitml4.errors import MachineError
 from mitml4.net.attach.covers import Covers
-from mitml4.net.attach.programs import Household, households
+from mitml4.net.attach.programs import Household
 from mitml4.net.attach.target import Target
 from mitml4.regex import regex
 from mitml4.session.container_roots import (
@@ -46,13 +46,12 @@ class ContainerTrust:
         self._found = found
 
     @classmethod
-    def open(cls, target: Target) -> Self:
-        """Find the programs, and start helpers, before any thread is started. Raises
+    def open(cls, target: Target, programs: Iterable[Household]) -> Self:
+        """Start helpers, before any thread is started. The caller closes the households. Raises
         MachineError."""
         with ExitStack() as undo:
             found = []
-            for household in households(target):
-                undo.callback(household.close)
+            for household in programs:
                 covers = Covers.start(household.namespace)
                 undo.callback(covers.close)
                 found.append((household, covers))
@@ -103,9 +102,8 @@ class ContainerTrust:
             covers.restrict()
 
     def close(self) -> None:
-        for household, covers in self._found:
+        for _, covers in self._found:
             covers.close()
-            household.close()
 
 
 def _listed(paths: list[str]) -> str:

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from mitml4.errors import ExitCode
+from mitml4.net.attach.resolver import Resolver
 from mitml4.net.capabilities import Capability
 from mitml4.net.links import names_of_links
 from mitml4.net.rules.interception import Preparation
@@ -54,6 +55,8 @@ async def run_session(
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     started = trio.current_time()
     place = preparation.place
+    if attachment:
+        trio.socket.set_custom_hostname_resolver(Resolver(place, attachment.names))
     interfaces = config.scope.interfaces or names_of_links(place)
     taps = [Tap.open(name, place) for name in interfaces] if config.packets else []
     session = Session(config, say, complain, taps)
