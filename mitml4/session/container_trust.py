@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
+from functools import partial
 from typing import Final, Self
 
 from cryptography import x509
@@ -41,22 +42,25 @@ _HASHED: Final = regex(r"[0-9a-f]{8}\.[0-9]+")
 class ContainerTrust:
     """The files of roots of the programs in a network namespace. Close it, which uncovers them."""
 
-    def __init__(self, target: Target, found: list[tuple[Household, Covers]]) -> None:
+    def __init__(
+        self, target: Target, found: list[tuple[Household, Covers]], failures: list[str]
+    ) -> None:
         self._target = target
         self._found = found
+        self._failures = failures
 
     @classmethod
     def open(cls, target: Target, programs: Iterable[Household]) -> Self:
         """Start helpers, before any thread is started. The caller closes the households. Raises
         MachineError."""
-        with ExitStack() as undo:
-            found = []
-            for household in programs:
-                covers = Covers.start(household.namespace)
-                undo.callback(covers.close)
-                found.append((household, covers))
-            undo.pop_all()
-        return cls(target, found)
+        found: list[tuple[Household, Covers]] = []
+        failures: list[str] = []
+        for household in programs:
+            try:
+                found.append((household, Covers.start(household.namespace)))
+            except MachineError as error:
+                failures.append(f"those of process {household.pid} ({error.message})")
+        return cls(target, found, failures)
 
     @property
     def channels(self) -> list[int]:
@@ -75,21 +79,21 @@ class ContainerTrust:
         """Cover the files. Yields notes to the user."""
         covered: list[str] = []
         for household, covers in self._found:
-            try:
-                covered += _lay_directories(household, covers, certificate)
-                covered += _lay_files(household, covers, certificate)
-            except MachineError as error:
-                yield f"not all files of roots could be covered: {error.message}"
+            laying = _Laying(household, covers, certificate)
+            covered += (*laying.directories(), *laying.files())
+            self._failures += laying.failures
         what = self._target.what
         if covered:
             yield (
                 f"programs of {what} trust the CA from now on ({_listed(covered)}); those that "
                 "have read their roots before are passed through until they are restarted"
             )
-        elif self._found:
+        elif self._found and not self._failures:
             yield f"{what} has no file of roots that is known: its programs do not trust the CA"
-        else:
+        elif not self._failures:
             yield f"{what} has no files of its own: its programs trust what this host trusts"
+        if self._failures:
+            yield f"not all files of roots could be covered: {_listed(self._failures)}"
         if own := {name for household, _ in self._found for name in has_own_roots(household)}:
             yield (
                 f"{', '.join(sorted(own))} has roots of its own: it trusts the CA once it is "
@@ -106,9 +110,70 @@ class ContainerTrust:
             covers.close()
 
 
-def _listed(paths: list[str]) -> str:
-    shown = ", ".join(paths[:_SHOWN])
-    return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"
+class _Laying:
+    """Covers the files of one mount namespace."""
+
+    def __init__(self, household: Household, covers: Covers, certificate: x509.Certificate) -> None:
+        self._household = household
+        self._root = household.root
+        self._covers = covers
+        self._certificate = certificate
+        self.failures: list[str] = []
+
+    def files(self) -> Iterator[str]:
+        """Cover them. Yields the path of each that was covered."""
+        for path, target in self._distinct(places_of_files(self._household), stat.S_ISREG):
+            content = self._root.read(path, _LONGEST)
+            merged = content and with_certificate(content, self._certificate)
+            if merged and self._does(path, target, partial(self._covers.file, target, merged)):
+                yield path
+
+    def directories(self) -> Iterator[str]:
+        """Cover those in which OpenSSL finds roots by their hashes. Yields their paths."""
+        hashed = crypto.X509.from_cryptography(self._certificate).subject_name_hash()
+        der = self._certificate.public_bytes(Encoding.DER)
+        for path, target in self._distinct(places_of_directories(self._household), stat.S_ISDIR):
+            names = set(self._root.names(path))
+            if not any(map(_HASHED.fullmatch, names)):
+                continue
+            number = 0
+            while (name := f"{hashed:08x}.{number}") in names:
+                if der in certificates_in(self._root.read(f"{path}/{name}", _LONGEST) or b""):
+                    break
+                number += 1
+            else:
+                added = {name: merged_bundle([der])}
+                if self._does(path, target, partial(self._covers.directory, target, added)):
+                    yield path
+
+    def _does(self, path: str, target: int, cover: Callable[[], None]) -> bool:
+        """Cover a file, unless the cover would be seen elsewhere."""
+        if self._household.is_shared(target):
+            self.failures.append(f"{path} (it is seen outside, too)")
+            return False
+        try:
+            cover()
+        except (OSError, MachineError) as error:
+            reason = error.message if isinstance(error, MachineError) else error.strerror
+            self.failures.append(f"{path} ({reason})")
+            return False
+        return True
+
+    def _distinct(
+        self, paths: Iterable[str], is_kind: Callable[[int], bool]
+    ) -> Iterator[tuple[str, int]]:
+        """Each file once, with a descriptor, for what is done with it."""
+        seen: set[tuple[int, int]] = set()
+        for path in paths:
+            with suppress(OSError), self._root.opened(path) as target:
+                found = os.fstat(target)
+                if not is_kind(found.st_mode) or (found.st_dev, found.st_ino) in seen:
+                    continue
+                yield path, target
+                seen.add((found.st_dev, found.st_ino))
+                with self._root.opened(path) as cover:
+                    found = os.fstat(cover)
+                    seen.add((found.st_dev, found.st_ino))
 
 
 def with_certificate(content: bytes, certificate: x509.Certificate) -> bytes | None:
@@ -126,50 +191,6 @@ def with_certificate(content: bytes, certificate: x509.Certificate) -> bytes | N
     return None if der in trusted or not trusted else write_jks([*trusted, der])
 
 
-def _lay_files(
-    household: Household, covers: Covers, certificate: x509.Certificate
-) -> Iterator[str]:
-    for path, target in _distinct(household, places_of_files(household), stat.S_ISREG):
-        content = household.root.read(path, _LONGEST)
-        merged = content and with_certificate(content, certificate)
-        if merged:
-            covers.file(target, merged)
-            yield path
-
-
-def _lay_directories(
-    household: Household, covers: Covers, certificate: x509.Certificate
-) -> Iterator[str]:
-    hashed = crypto.X509.from_cryptography(certificate).subject_name_hash()
-    der = certificate.public_bytes(Encoding.DER)
-    for path, target in _distinct(household, places_of_directories(household), stat.S_ISDIR):
-        names = set(household.root.names(path))
-        if not any(map(_HASHED.fullmatch, names)):
-            continue
-        number = 0
-        while (name := f"{hashed:08x}.{number}") in names:
-            if der in certificates_in(household.root.read(f"{path}/{name}", _LONGEST) or b""):
-                break
-            number += 1
-        else:
-            covers.directory(target, {name: merged_bundle([der])})
-            yield path
-
-
-def _distinct(
-    household: Household, paths: Iterable[str], is_kind: Callable[[int], bool]
-) -> Iterator[tuple[str, int]]:
-    """Each file once, with a descriptor for what is done with it, unless the cover would be seen
-    elsewhere."""
-    seen: set[tuple[int, int]] = set()
-    for path in paths:
-        with suppress(OSError), household.root.opened(path) as target:
-            found = os.fstat(target)
-            key = found.st_dev, found.st_ino
-            if not is_kind(found.st_mode) or key in seen or household.is_shared(target):
-                continue
-            yield path, target
-            seen.add(key)
-            with household.root.opened(path) as cover:
-                found = os.fstat(cover)
-                seen.add((found.st_dev, found.st_ino))
+def _listed(paths: list[str]) -> str:
+    shown = ", ".join(paths[:_SHOWN])
+    return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"
