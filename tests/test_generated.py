@@ -161,7 +161,7 @@ def test_bash_completes(words: list[str], expected: list[str]) -> None:
 
 
 FISH: dict[str, str] = {
-    "mitml4 det": "detect\tName the protocol stack of each TCP flow in captures.",
+    "mitml4 det": "detect\tName the protocol stack of each flow of TCP and UDP in captures.",
     "mitml4 doc": "doctor\tSay whether this machine can intercept, and what to do where not.",
     "mitml4 ca st": "status\tShow which stores trust the authority, or a former one.",
     "mitml4 run -- gre": "grep",

@@ -16,15 +16,14 @@ OTHERS = (
 )
 
 
-@pytest.mark.parametrize(
-    ("source", "is_left", "is_ours"),
-    [
-        (source_name(), False, True),
-        (f"mitml4-cover-{os.getppid()}-1", True, False),
-        ("mitml4-cover-0-1", True, False),
-    ],
-)
-def test_a_cover_is_left_if_its_helper_is_gone(source: str, is_left: bool, is_ours: bool) -> None:
-    mounts = OTHERS + LINE.format(path=r"/etc/a\040b", source=source)
-    for ours, expected in ((False, is_left), (True, is_ours)):
+@pytest.mark.parametrize("helper", ["ours", "another's", "gone"])
+def test_a_cover_is_left_if_its_helper_is_gone(helper: str) -> None:
+    sources = {
+        "ours": source_name(),
+        "another's": f"mitml4-cover-{os.getppid()}-1",  # another process had that id before
+        "gone": "mitml4-cover-0-1",
+    }
+    mounts = OTHERS + LINE.format(path=r"/etc/a\040b", source=sources[helper])
+    is_ours = helper == "ours"
+    for ours, expected in ((False, not is_ours), (True, is_ours)):
         assert list(leftovers._covered(mounts, ours=ours)) == (["/etc/a b"] if expected else [])
