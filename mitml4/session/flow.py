@@ -219,6 +219,8 @@ class Flow:
                 if stream:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
             self.context.shown.close()
+            if self._editing and self._editing.was_denied and reason in ("closed", "reset"):
+                reason = "denied"
             up, down = self.wire_bytes
             if reason in ("blocked", "denied"):  # count only what the server was sent
                 up = self._server_side.transport.wire_bytes[1] if self._server_side else 0
@@ -234,7 +236,7 @@ class Flow:
                 return "closed"
             await self._check_destination()
             if await self._carry_without_server():
-                return self._ended
+                return "closed"
             server_side = await self._connect()
             if isinstance(server_side, NotConnected):
                 return await self._refuse(server_side)
@@ -258,12 +260,7 @@ class Flow:
             self.report.error("client", "relay", "internal", f"{type(error).__name__}: {error}")
             self._abort()
             return "error"
-        return self._ended
-
-    @property
-    def _ended(self) -> CloseReason:
-        """Why it is over, where both sides have ended it."""
-        return "denied" if self._editing and self._editing.was_denied else "closed"
+        return "closed"
 
     async def _check_destination(self) -> None:
         """Raises Blocked if the flow may not go to its destination. Where only names are allowed,

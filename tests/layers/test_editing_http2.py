@@ -34,8 +34,8 @@ def unedited(out: Outcomes) -> list[str | None]:
     return [event.reason for event in applied if event.what == "unedited"]
 
 
-def upgraded(lab: FlowLab, **how: object) -> tuple[Peer, Outcomes]:
-    """A request that becomes stream 1, and another one."""
+def upgraded(lab: FlowLab, host: str = "a.test", **how: object) -> tuple[Peer, Outcomes]:
+    """A request that becomes stream 1, and another one, for this host."""
     client, server = Peer(True, begins=False), Peer(False, begins=False)
 
     async def ask(end: End) -> None:
@@ -43,7 +43,7 @@ def upgraded(lab: FlowLab, **how: object) -> tuple[Peer, Outcomes]:
         assert named
         await end.send(UPGRADE + b"Upgrade: h2c\r\nHTTP2-Settings: %b\r\n\r\n" % named)
         await end.expect(ACCEPTED)
-        client.connection.send_headers(3, get("a.test"), end_stream=True)
+        client.connection.send_headers(3, get(host), end_stream=True)
         await client.speak(end, lambda: len(client.of(h2.events.StreamEnded)) == 2)
 
     async def answer(end: End) -> None:
@@ -74,6 +74,9 @@ def test_what_is_allowed_may_begin_as_http_1(flow_lab: FlowLab) -> None:
     client, out = upgraded(flow_lab, policy=Policy(allow=ALLOWED).decide)
     assert client.statuses == {1: "200", 3: "200"}
     assert out.close.reason == "closed"
+    client, out = upgraded(flow_lab, "other.test", policy=Policy(allow=ALLOWED).decide)
+    assert client.statuses == {1: "200", 3: "421"}
+    assert out.close.reason == "denied"
 
 
 def test_pushed_streams_pass_which_is_said_once(flow_lab: FlowLab) -> None:
