@@ -460,6 +460,19 @@ replace = { in = "data", regex = "secret", with = "public" }
 """
 
 
+@pytest.mark.parametrize(("first", "most_s"), [(b"hello", 1), (b"GET /a", 11)])
+def test_what_may_begin_a_request_is_held_back_no_longer_than_that(
+    flow_lab: FlowLab, first: bytes, most_s: float
+) -> None:
+    """Another protocol's first message may look like a method that nobody knows."""
+    client = says(("send", first), ("expect", b"and you?"), ("eof", b""))
+    server = says(("expect", first), ("send", b"and you?"), ("expect eof", b""), ("eof", b""))
+    for text in (DATA, REPLACE):
+        out = run(flow_lab, rules(text), client, server)
+        assert met_all(out), out.met
+        assert most_s - 1 <= out.close.duration_s < most_s
+
+
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "byte by byte"])
 def test_bytes_of_other_protocols_are_replaced(flow_lab: FlowLab, split: bool) -> None:
     client = says(

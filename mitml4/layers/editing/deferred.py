@@ -63,7 +63,7 @@ class Deferred:
         with trio.move_on_after(self.hold_s) as silence:
             await bridge.up.look(0)
         if not silence.cancelled_caught:
-            kind = await first_bytes(bridge)
+            kind = await first_bytes(bridge, self.hold_s)
         if kind is Kind.HTTP1 and self.editing.may_answer(context):
             edit = Edit(
                 self.editing, self.observe, self.next_layer, Origin(None, partial(self.dial, None))

@@ -34,6 +34,7 @@ from mitml4.protocols.http.http1_heads import (
     REQUEST_LINE,
     line_verdict,
 )
+from mitml4.protocols.http.http1_opening import KNOWN_METHODS
 from mitml4.protocols.http.http2 import detect as detect_http2
 from mitml4.protocols.http.http2_frames import PREFACE
 from mitml4.tasks import first_of
@@ -42,6 +43,7 @@ __all__ = ["Edit", "Kind", "first_bytes", "kind_of"]
 
 _FIRST_LINE_S: Final = 10.0
 """How long the beginning of a request line is held back while nothing follows."""
+_METHODS: Final = (*KNOWN_METHODS, b"CONNECT", b"PRI")
 _DRAIN_S: Final = 2.0
 """How long the server may take to read what the client had sent before the end."""
 
@@ -90,7 +92,8 @@ class Edit:
         await bridge.flush()
         kind = Kind.OTHER
         if not (bridge.framing or bridge.up.ahead or bridge.down.ahead):
-            kind = await first_bytes(bridge)
+            hold_s = _FIRST_LINE_S if self.editing.guards else self.editing.hold_s
+            kind = await first_bytes(bridge, hold_s)
         origin = self.origin or Origin(bridge.server_side)
         near, far = memory_pair(levels=_levels(bridge.client_side))
         match kind:
@@ -165,10 +168,19 @@ async def _then_wait(work: Callable[[], Awaitable[None]]) -> None:
     await trio.sleep_forever()
 
 
-async def first_bytes(bridge: Bridge) -> Kind:
-    """What the client's first bytes begin. If the server speaks first, it may only be HTTP/2."""
+def _begins_known_method(data: bytes) -> bool:
+    token, space, _ = data.lstrip(b"\r\n").partition(b" ")
+    return any(method == token if space else method.startswith(token) for method in _METHODS)
+
+
+async def first_bytes(bridge: Bridge, hold_s: float = _FIRST_LINE_S) -> Kind:
+    """What the client's first bytes begin. If the server speaks first, it may only be HTTP/2.
+
+    `hold_s`: how long bytes are held back that may begin a request line, with a method that nobody
+    knows. Other protocols' first message may look so, and be all that is sent before an answer.
+    """
     seen, spoken = 0, b""
-    deadline = math.inf
+    deadline, began = math.inf, 0.0
     while True:
         looked: bytes | None = None
         with trio.CancelScope(deadline=deadline):
@@ -184,6 +196,6 @@ async def first_bytes(bridge: Bridge) -> Kind:
             return Kind.OTHER
         if kind := kind_of(looked):
             return Kind.OTHER if spoken and kind is not Kind.HTTP2 else kind
-        if not seen:
-            deadline = trio.current_time() + _FIRST_LINE_S
+        began = began if seen else trio.current_time()
+        deadline = began + (_FIRST_LINE_S if _begins_known_method(looked) else hold_s)
         seen = len(looked)
