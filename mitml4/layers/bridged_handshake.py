@@ -154,7 +154,9 @@ class BridgedHandshake(BridgedServer):
             return verdict
         leaf = await self.make_leaf(presented, verdict, flight.version)
         self.legs.tickets.seen = self.details.certificate
-        return Shown(chain=leaf.chain_der, key=leaf.key, staple=leaf.staple)
+        # The client is asked again: another program may look the same, and have a certificate.
+        asks = flight.asks_certificate and self.visit.declines and not self.legs.identity
+        return Shown(chain=leaf.chain_der, key=leaf.key, staple=leaf.staple, asks=asks)
 
     async def _take_request(self) -> GivenUp | None:
         """The server asks for a client's certificate."""
@@ -188,7 +190,10 @@ class BridgedHandshake(BridgedServer):
             visit=self.visit,
             error=partial(self.error, "client"),
         )
-        await handshake.run(self._read_client)
+        finished = await handshake.run(self._read_client)
+        if finished.has_certificate:
+            self.visit.answered_request(empty=False)
+            self.error("server", "certificate", "the server asks for a client certificate")
         if not legs.has_server_finished:
             await self.bridge.server_side.send_all(memoryview(legs.server.to_send()))
             await self._hear_end()

@@ -57,6 +57,7 @@ class ClientLeg(Leg):
         self._retry: messages.ServerHello | None = None
         self._flight: Flight | None = None
         self._settings = b""
+        self._awaits_certificate = self._has_certificate = False
         self._second: bytearray | None = None
         """The client's records since a retry."""
         self._take: Callable[[Message], SecondHello | ClientFinished | None] | None = None
@@ -162,6 +163,7 @@ class ClientLeg(Leg):
         if self.is_logged:
             self.log("EXPORTER_SECRET", schedule.exporter(digest))
         self.records_out.protection = protection_1_3(suite, self._application.server)
+        self._awaits_certificate = shown is not None and shown.asks
         self._take = self._take_answer
 
     def _answer_hello(self, flight: Flight) -> tuple[messages.ServerHello, bytes]:
@@ -199,6 +201,8 @@ class ClientLeg(Leg):
         answers = bytearray(self._noted(messages.EncryptedExtensions(told).encode()))
         if shown is None or scheme is None:
             return answers
+        if shown.asks:
+            answers += self._noted(flight.request)
         answers += self._noted(self._certificate(flight, shown))
         content = signatures.signed_content(
             "TLS 1.3, server CertificateVerify", self.transcript.digest()
@@ -260,6 +264,9 @@ class ClientLeg(Leg):
                 raise TlsError(Alert.MISSING_EXTENSION, "no application settings")
             self._settings = self._noted(message[1])
             return None
+        if self._awaits_certificate:
+            self._take_certificate(message)
+            return None
         _, body = self.expect(message, HandshakeType.FINISHED)
         expected = finished(flight.suite.hash, self._secrets.client, self.transcript.digest())
         if len(body) != len(expected):
@@ -270,7 +277,21 @@ class ClientLeg(Leg):
         self.read_with(protection_1_3(flight.suite, self._application.client))
         self.resumption = self._schedule.resumption(self.transcript.digest())
         self._take = None
-        return ClientFinished(self._settings)
+        return ClientFinished(self._settings, self._has_certificate)
+
+    def _take_certificate(self, message: Message) -> None:
+        """A certificate is followed by its CertificateVerify, which nobody here relies on."""
+        if self._has_certificate:
+            _, body = self.expect(message, HandshakeType.CERTIFICATE_VERIFY)
+            messages.CertificateVerify.parse(body)
+            self._awaits_certificate = False
+        else:
+            kinds = HandshakeType.CERTIFICATE, HandshakeType.COMPRESSED_CERTIFICATE
+            kind, body = self.expect(message, *kinds)
+            is_plain = kind == HandshakeType.CERTIFICATE
+            self._has_certificate = not is_plain or bool(messages.Certificate.parse(body).entries)
+            self._awaits_certificate = self._has_certificate
+        self._noted(message[1])
 
 
 def _constant(hello: ClientHello) -> tuple[object, ...]:

@@ -56,13 +56,18 @@ class Flight:
     """DER, the leaf first; empty where a session is resumed."""
     staple: bytes = b""
     """The OCSP response for the leaf; empty: none."""
-    asks_certificate: bool = False
+    request: bytes = b""
+    """The whole CertificateRequest; empty: the server wants no certificate of the client's."""
     compression: int | None = None
     """The algorithm with which the certificates were compressed (RFC 8879)."""
     ticket: Ticket | None = None
     """The session that is resumed."""
     new_ticket: older_messages.NewSessionTicket12 | None = None
     """In a session of TLS 1.2 that is resumed, the ticket that takes the place of the old one."""
+
+    @property
+    def asks_certificate(self) -> bool:
+        return bool(self.request)
 
     @property
     def alpn(self) -> bytes | None:
@@ -88,6 +93,8 @@ class Shown:
     """DER, the leaf first."""
     key: PrivateKey
     staple: bytes = b""
+    asks: bool = False
+    """Whether the client gets the server's CertificateRequest. Its answer stays here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,8 @@ class ClientFinished:
 
     settings: bytes
     """Its application settings: the whole message EncryptedExtensions; empty: not agreed."""
+    has_certificate: bool = False
+    """Whether it has answered a CertificateRequest with a certificate."""
 
 
 @dataclass(frozen=True, slots=True)

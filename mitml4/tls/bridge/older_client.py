@@ -51,6 +51,7 @@ class OlderClient:
         self._hello = replace(hello, random=os.urandom(32), session_id=session_id)
         self._session: Session | None = None
         self._key: groups.KeyShare | None = None
+        self._has_certificate = False
         self.take: Callable[[Message], ClientFinished | None] | None = self._take_exchange
         """Takes the next message; None: nothing has to come."""
         scheme = self._scheme(shown.key) if shown else 0
@@ -62,6 +63,9 @@ class OlderClient:
         if shown:
             self._send_certificate(shown)
             self._send_exchange(flight, shown.key, scheme)
+            if shown.asks:
+                leg.send(flight.request)
+                self.take = self._take_certificate
             leg.send(older_messages.ServerHelloDone().encode())
         else:
             assert flight.ticket
@@ -109,6 +113,19 @@ class OlderClient:
 
     # The client's answer
 
+    def _take_certificate(self, message: Message) -> None:
+        _, body = self.leg.expect(message, HandshakeType.CERTIFICATE)
+        self._has_certificate = bool(older_messages.Certificate12.parse(body).chain)
+        self.leg.transcript.add(message[1])
+        self.take = self._take_exchange
+
+    def _take_verify(self, message: Message) -> None:
+        """Nobody here relies on it."""
+        _, body = self.leg.expect(message, HandshakeType.CERTIFICATE_VERIFY)
+        messages.CertificateVerify.parse(body)
+        self.leg.transcript.add(message[1])
+        self.take = self._take_change
+
     def _take_exchange(self, message: Message) -> None:
         _, body = self.leg.expect(message, HandshakeType.CLIENT_KEY_EXCHANGE)
         assert self._key
@@ -122,7 +139,7 @@ class OlderClient:
             server_random=self._hello.random,
         )
         self.leg.log("CLIENT_RANDOM", self._session.master)
-        self.take = self._take_change
+        self.take = self._take_verify if self._has_certificate else self._take_change
 
     def _take_change(self, message: Message) -> None:
         if message[0] != CHANGE_CIPHER_SPEC:
@@ -138,7 +155,7 @@ class OlderClient:
         self.leg.end_flight()
         self.leg.transcript.add(message[1])
         self.take = None
-        return ClientFinished(b"")
+        return ClientFinished(b"", self._has_certificate)
 
     # The end
 

@@ -89,6 +89,7 @@ class OlderServer:
                 raise CannotBridge(f"extension {kind}")
         self._exchange: ServerKeyExchange | None = None
         self._request: CertificateRequest12 | None = None
+        self._whole_request = b""
         self._ticket: NewSessionTicket12 | None = None
         self._chain: tuple[bytes, ...] = ()
         self._staple = b""
@@ -153,6 +154,7 @@ class OlderServer:
                 self._exchange = self._checked(ServerKeyExchange.parse(body))
             case HandshakeType.CERTIFICATE_REQUEST:
                 self._request = CertificateRequest12.parse(body)
+                self._whole_request = message[1]
             case _:
                 ServerHelloDone.parse(body)
                 self.leg.end_flight()
@@ -193,7 +195,7 @@ class OlderServer:
             group=exchange.group if exchange else None,
             chain=self._chain,
             staple=self._staple,
-            asks_certificate=self._request is not None,
+            request=self._whole_request,
             ticket=self.offered.older_ticket if self._session else None,
             new_ticket=self._ticket,
         )

@@ -75,6 +75,7 @@ class ServerLeg(Leg):
         """Takes them instead, if TLS 1.2 was chosen."""
         self._retry: messages.ServerHello | None = None
         self._request: messages.CertificateRequest | None = None
+        self._whole_request = b""
         self._compression: int | None = None
         self._entries: tuple[tuple[bytes, RawExtensions], ...] = ()
         self._key: tuple[PublicKey, Iterable[int]] | None = None
@@ -269,6 +270,7 @@ class ServerLeg(Leg):
         self.transcript.add(message[1])
         if kind == HandshakeType.CERTIFICATE_REQUEST:
             self._take_request(body)
+            self._whole_request = message[1]
             return
         if kind == HandshakeType.COMPRESSED_CERTIFICATE:
             compressed = messages.CompressedCertificate.parse(body)
@@ -336,7 +338,7 @@ class ServerLeg(Leg):
             group=self._group,
             chain=tuple(der for der, _ in self._entries),
             staple=self._staple(),
-            asks_certificate=self._request is not None,
+            request=self._whole_request,
             compression=self._compression,
             ticket=self._ticket,
         )

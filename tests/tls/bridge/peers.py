@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from OpenSSL import SSL
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.tls.bridge.flight import ClientFinished, Flight, Shown
 from mitml4.tls.bridge.leg import PeerAlert
 from mitml4.tls.bridge.legs import Legs
@@ -83,6 +83,7 @@ class Flow:
     server: SSL.Connection
     bridged: Legs
     flight: Flight | None = None
+    has_client_certificate: bool = False
     alerts: list[tuple[str, int]] | None = None
 
     @classmethod
@@ -99,9 +100,9 @@ class Flow:
         server_end.set_accept_state()
         prepare(client_end)
         step(client_end)
-        return cls(client_end, server_end, Legs(taken(client_end), **options), None, [])
+        return cls(client_end, server_end, Legs(taken(client_end), **options), alerts=[])
 
-    def run(self, kind: str = "ec-p256", *, piece_bytes: int = _MOST) -> Flow:
+    def run(self, kind: str = "ec-p256", *, piece_bytes: int = _MOST, asks: bool = False) -> Flow:
         """To the end of the handshakes, or until nothing moves any more. The legs get what is sent
         to them in pieces of this size."""
         bridged, moved = self.bridged, True
@@ -118,7 +119,8 @@ class Flow:
                     while event := bridged.server_event():
                         if isinstance(event, Flight):
                             self.flight = event
-                            bridged.show(None if event.ticket else shown(kind))
+                            leaf = replace(shown(kind), asks=asks)
+                            bridged.show(None if event.ticket else leaf)
                         elif isinstance(event, PeerAlert):
                             self.alerts.append(("server", event.alert))
                             return self
@@ -135,6 +137,7 @@ class Flow:
                             self.alerts.append(("client", event.alert))
                             return self
                         assert isinstance(event, ClientFinished)
+                        self.has_client_certificate = event.has_certificate
         return self
 
 

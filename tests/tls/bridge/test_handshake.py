@@ -205,6 +205,25 @@ def test_a_server_that_asks_for_a_certificate(version: int, kind: str | None) ->
 
 
 @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
+@pytest.mark.parametrize("kind", ["ec-p256", "rsa", None])
+def test_a_client_that_is_asked_for_a_certificate(version: int, kind: str | None) -> None:
+    """Its answer stays here."""
+    seen: list[Any] = []
+    client, server = client_context(), server_context()
+    server.set_max_proto_version(version)
+    server.set_verify(SSL.VERIFY_PEER, lambda _, given, *more: seen.append(given) or True)
+    if kind:
+        own, key = certificate(kind)
+        client.use_certificate(own)
+        client.use_privatekey(key)
+    flow = Flow.of(client, server).run(asks=True)
+
+    assert is_done(flow)
+    assert flow.has_client_certificate == bool(kind)
+    assert seen == []
+
+
+@pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
 def test_secrets_are_logged_as_openssl_logs_them(version: int) -> None:
     ours: list[bytes] = []
     theirs: list[bytes] = []
