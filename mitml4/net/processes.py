@@ -27,10 +27,12 @@ __all__ = [
     "fork_orphan",
     "leave_init_behind",
     "mask_arguments",
+    "show_as",
 ]
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
+_PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _PR_GET_CHILD_SUBREAPER: Final = 37
 _PR_SET_NO_NEW_PRIVS: Final = 38
@@ -160,19 +162,34 @@ def close_memory() -> None:
 def mask_arguments(text: bytes, start: int, end: int) -> None:
     """Overwrite a part of this text with asterisks wherever it stands in the command line of this
     process, which any user can read (`ps`)."""
-    try:
-        # proc(5), /proc/pid/stat: the fields from the third on follow the name of the program.
-        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
-        first, last = int(fields[48 - 3]), int(fields[49 - 3])  # arg_start, arg_end
-    except (OSError, ValueError, IndexError):
-        return
-    if not 0 < first < last:
-        return
+    first, last = _command_line()
     arguments = ctypes.string_at(first, last - first)
     at = arguments.find(text)
     while at >= 0:
         ctypes.memset(first + at + start, ord("*"), end - start)
         at = arguments.find(text, at + 1)
+
+
+def show_as(title: str) -> None:
+    """Show this in the command line and as the name of this process (`ps`), as far as there is
+    room."""
+    first, last = _command_line()
+    ctypes.memset(first, 0, last - first)
+    shown = title.encode()[: max(0, last - first - 1)]
+    ctypes.memmove(first, shown, len(shown))
+    name = ctypes.create_string_buffer(title.encode()[:15])
+    prctl(_PR_SET_NAME, ctypes.addressof(name))
+
+
+def _command_line() -> tuple[int, int]:
+    """Where the command line of this process is in its memory; nowhere if the kernel hides it."""
+    try:
+        # proc(5), /proc/pid/stat: the fields from the third on follow the name of the program.
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        first, last = int(fields[48 - 3]), int(fields[49 - 3])  # arg_start, arg_end
+    except (OSError, ValueError, IndexError):
+        return 1, 1
+    return (first, last) if 0 < first < last else (1, 1)
 
 
 def forbid_new_privileges() -> None:

@@ -12,6 +12,7 @@ from mitml4.net.attach.programs import Household, households
 from mitml4.net.attach.resolver import NameFiles
 from mitml4.net.attach.target import Target
 from mitml4.session.config import Attach
+from mitml4.session.container_roots import VARIABLES
 from mitml4.session.container_trust import ContainerTrust
 from mitml4.session.containers import find_container
 
@@ -47,7 +48,7 @@ class Attachment:
                 )
             network = undo.enter_context(AttachedNetwork.enter(target))
             found = []
-            for each in households(target):
+            for each in households(target, VARIABLES):
                 undo.callback(each.close)
                 found.append(each)
             names = NameFiles.of(found[0].root if found else None, target.path)

@@ -13,7 +13,13 @@ from mitml4.net.attach.root import Root
 from mitml4.regex import regex
 from mitml4.session.roots import NAMING_ROOTS
 
-__all__ = ["BUNDLES", "has_own_roots", "places_of_directories", "places_of_files"]
+__all__ = ["BUNDLES", "VARIABLES", "has_own_roots", "places_of_directories", "places_of_files"]
+
+_PREFIX_VARIABLES: Final = ("VIRTUAL_ENV", "JAVA_HOME", "CONDA_PREFIX")
+VARIABLES: Final = frozenset(
+    (*NAMING_ROOTS, *_PREFIX_VARIABLES, "JAVA_TOOL_OPTIONS", "NODE_OPTIONS")
+)
+"""The variables of programs that say where roots are."""
 
 BUNDLES: Final = (
     # Go's crypto/x509/root_linux.go, in its order.
@@ -111,7 +117,7 @@ def _named_by(program: Program) -> Iterator[str]:
 
 def _prefixes(program: Program) -> Iterator[str]:
     """Where the files of an interpreter are: above its `bin`."""
-    yield from filter(None, map(program.environ.get, ("VIRTUAL_ENV", "JAVA_HOME", "CONDA_PREFIX")))
+    yield from filter(None, map(program.environ.get, _PREFIX_VARIABLES))
     for path in (program.executable, *program.arguments[:1]):
         place = PurePosixPath(path)
         is_known = _PYTHON.fullmatch(place.name) or place.name == "java"

@@ -78,16 +78,20 @@ class ContainerTrust:
     def lay(self, certificate: x509.Certificate) -> Iterator[str]:
         """Cover the files. Yields notes to the user."""
         covered: list[str] = []
+        is_trusted = False
         for household, covers in self._found:
             laying = _Laying(household, covers, certificate)
             covered += (*laying.directories(), *laying.files())
             self._failures += laying.failures
+            is_trusted |= laying.is_trusted
         what = self._target.what
         if covered:
             yield (
                 f"programs of {what} trust the CA from now on ({_listed(covered)}); those that "
                 "have read their roots before are passed through until they are restarted"
             )
+        elif is_trusted:
+            yield f"programs of {what} trust the CA already"
         elif self._found and not self._failures:
             yield f"{what} has no file of roots that is known: its programs do not trust the CA"
         elif not self._failures:
@@ -118,31 +122,34 @@ class _Laying:
         self._root = household.root
         self._covers = covers
         self._certificate = certificate
+        self._der = certificate.public_bytes(Encoding.DER)
         self.failures: list[str] = []
+        self.is_trusted = False
+        """Whether a file has the certificate already."""
 
     def files(self) -> Iterator[str]:
         """Cover them. Yields the path of each that was covered."""
         for path, target in self._distinct(places_of_files(self._household), stat.S_ISREG):
-            content = self._root.read(path, _LONGEST)
-            merged = content and with_certificate(content, self._certificate)
+            content = self._root.read(path, _LONGEST) or b""
+            self.is_trusted |= self._der in certificates_in(content)
+            merged = with_certificate(content, self._certificate)
             if merged and self._does(path, target, partial(self._covers.file, target, merged)):
                 yield path
 
     def directories(self) -> Iterator[str]:
         """Cover those in which OpenSSL finds roots by their hashes. Yields their paths."""
         hashed = crypto.X509.from_cryptography(self._certificate).subject_name_hash()
-        der = self._certificate.public_bytes(Encoding.DER)
         for path, target in self._distinct(places_of_directories(self._household), stat.S_ISDIR):
             names = set(self._root.names(path))
             if not any(map(_HASHED.fullmatch, names)):
                 continue
             number = 0
             while (name := f"{hashed:08x}.{number}") in names:
-                if der in certificates_in(self._root.read(f"{path}/{name}", _LONGEST) or b""):
+                if self._der in certificates_in(self._root.read(f"{path}/{name}", _LONGEST) or b""):
                     break
                 number += 1
             else:
-                added = {name: merged_bundle([der])}
+                added = {name: merged_bundle([self._der])}
                 if self._does(path, target, partial(self._covers.directory, target, added)):
                     yield path
 

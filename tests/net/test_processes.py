@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -87,3 +88,15 @@ def test_a_part_of_the_command_line_is_masked_wherever_it_stands() -> None:
     told = subprocess.check_output([sys.executable, "-c", script, *given])
     masked = b"--via\0x://*********@y\0--via=x://*********@y\0user:word\0"
     assert masked + f"{given}\n".encode() in told
+
+
+def test_a_process_shows_another_command_line_and_name() -> None:
+    script = (
+        "from pathlib import Path; from mitml4.net.processes import show_as\n"
+        "show_as('a title that is longer than names')\n"
+        "print(repr([Path('/proc/self', each).read_bytes() for each in ('cmdline', 'comm')]))"
+    )
+    told = subprocess.check_output([sys.executable, "-c", script, "x" * 99], text=True)
+    cmdline, name = ast.literal_eval(told)
+    assert cmdline.rstrip(b"\0") == b"a title that is longer than names"
+    assert name == b"a title that is\n"

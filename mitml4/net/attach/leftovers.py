@@ -98,7 +98,8 @@ def _start_time(pid: int) -> str | None:
     """When a process was started, as the kernel counts; None if it has ended. proc(5),
     /proc/pid/stat."""
     try:
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        state, *fields = stat.rpartition(")")[2].split()
     except OSError:
         return None
     return None if state in "ZX" else fields[18]

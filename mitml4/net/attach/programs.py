@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -29,15 +29,17 @@ class Program:
     executable: str
     arguments: tuple[str, ...]
     environ: dict[str, str]
+    """Those of its variables that are of interest."""
 
     @classmethod
-    def of_process(cls, pid: int) -> Self:
+    def of_process(cls, pid: int, variables: Collection[str]) -> Self:
         """What of it we may see, in the paths of its mount namespace."""
         executable = ""
         with suppress(OSError):
             executable = os.readlink(f"/proc/{pid}/exe")
         settings = (each.partition("=") for each in _strings(pid, "environ"))
-        return cls(executable, tuple(_strings(pid, "cmdline")), {a: b for a, _, b in settings})
+        environ = {name: value for name, _, value in settings if name in variables}
+        return cls(executable, tuple(_strings(pid, "cmdline")), environ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ class Household:
     programs: tuple[Program, ...]
 
     @classmethod
-    def of_processes(cls, pids: list[int]) -> Self:
+    def of_processes(cls, pids: list[int], variables: Collection[str]) -> Self:
         """Raises OSError, MachineError."""
         first = pids[0]
         with ExitStack() as undo:
@@ -62,7 +64,7 @@ class Household:
             os.set_inheritable(owner, False)
             root = Root.of_process(first)
             undo.pop_all()
-        programs = tuple(map(Program.of_process, pids))
+        programs = tuple(Program.of_process(pid, variables) for pid in pids)
         return cls(first, MountNamespace(mounts, owner), root, programs)
 
     def is_shared(self, target: int) -> bool:
@@ -86,9 +88,9 @@ class Household:
         self.root.close()
 
 
-def households(target: Target) -> Iterator[Household]:
-    """The programs of a target's network namespace, except those that have our own files; the
-    process that was named comes first. Those that may not be looked at are left out."""
+def households(target: Target, variables: Collection[str]) -> Iterator[Household]:
+    """The programs of a target's network namespace, with these variables of theirs; not those that
+    have our own files, or that may not be looked at. The process that was named comes first."""
     pids: dict[int, list[int]] = {}
     ours = os.stat("/proc/self/ns/mnt").st_ino
     listed = sorted(int(each) for each in os.listdir("/proc") if each.isdecimal())
@@ -100,7 +102,7 @@ def households(target: Target) -> Iterator[Household]:
     pids.pop(ours, None)
     for together in list(pids.values())[:_MOST]:
         with suppress(OSError, MachineError):
-            yield Household.of_processes(together)
+            yield Household.of_processes(together, variables)
 
 
 def _strings(pid: int, name: str) -> list[str]:
