@@ -1,0 +1,127 @@
+"""Files of another mount namespace, covered for a while."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mitml4.errors import MachineError
+from mitml4.net.attach.covers import Covers, MountNamespace
+from mitml4.net.attach.leftovers import leftovers
+from mitml4.net.attach.root import Root
+
+TIMEOUT_S = 30.0
+SCRIPT = "mount -t tmpfs none {0} && cd {0} && mkdir d && echo old >d/file && ln -s file d/link && "
+SCRIPT += "chmod 640 d/file && mount -o remount,ro {0} && echo ready && read end"
+
+
+class Household:
+    """A process with files of its own, in a file system that is read-only."""
+
+    def __init__(self, process: subprocess.Popen[bytes], directory: Path) -> None:
+        self.process = process
+        self.directory = f"{directory}/d"
+        self.root = Root.of_process(process.pid)
+        self.mounts = os.open(f"/proc/{process.pid}/ns/mnt", os.O_RDONLY)
+
+    def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        command = ["nsenter", f"--target={self.process.pid}", "--mount", *argv]
+        return subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S)
+
+    def cover(self, covers: Covers) -> None:
+        with self.root.opened(self.directory) as target:
+            covers.directory(target, {"added": b"more"})
+        with self.root.opened(f"{self.directory}/link") as target:
+            covers.file(target, b"new")
+
+    @property
+    def covered(self) -> str:
+        mounts = Path(f"/proc/{self.process.pid}/mounts").read_text().splitlines()
+        return "\n".join(line for line in mounts if line.startswith("mitml4-cover"))
+
+
+@pytest.fixture
+def household(tmp_path: Path) -> Iterator[Household]:
+    command = ["unshare", "--mount", "sh", "-c", SCRIPT.format(tmp_path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == b"ready\n"
+        found = Household(process, tmp_path)
+        yield found
+        process.stdin.close()
+        found.root.close()
+        os.close(found.mounts)
+
+
+@pytest.fixture
+def covers(household: Household) -> Iterator[Covers]:
+    started = Covers.start(MountNamespace(household.mounts, None))
+    yield started
+    started.close()
+
+
+def wait_until(condition) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_covers_are_seen_inside_only_and_until_they_are_closed(household, covers) -> None:
+    household.cover(covers)
+    names = household.run("ls", household.directory).stdout.split()
+    assert names == ["added", "file", "link"]
+    shown = household.run("cat", f"{household.directory}/file", f"{household.directory}/added")
+    assert shown.stdout == "newmore"
+    mode = household.run("stat", "-c", "%a", f"{household.directory}/file")
+    assert mode.stdout == "640\n"
+    assert household.run("touch", f"{household.directory}/x").returncode
+    assert "mitml4-cover" not in Path("/proc/self/mounts").read_text()
+    assert not Path(household.directory).exists()
+    covers.close()
+    assert household.covered == ""
+    assert household.run("cat", f"{household.directory}/file").stdout == "old\n"
+
+
+def test_a_mount_namespace_that_was_made_meanwhile_is_uncovered_too(household, covers) -> None:
+    household.cover(covers)
+    command = ["nsenter", f"--target={household.process.pid}", "--mount", "unshare", "--mount"]
+    with subprocess.Popen([*command, "sh", "-c", "echo ready; read end"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as later:  # fmt: skip
+        assert later.stdout.readline() == b"ready\n"
+        mounts = Path(f"/proc/{later.pid}/mounts")
+        assert "mitml4-cover" in mounts.read_text()
+        covers.close()
+        assert "mitml4-cover" not in mounts.read_text()
+        later.stdin.close()
+
+
+def test_a_session_that_runs_covers_nothing_more(household, covers) -> None:
+    covers.restrict()
+    with pytest.raises(MachineError, match="runs already"):
+        household.cover(covers)
+    assert household.covered == ""
+
+
+def test_what_a_killed_helper_leaves_is_found_and_removed(household, covers) -> None:
+    household.cover(covers)
+    assert not any(each.path.startswith(household.directory) for each in leftovers())
+    os.kill(int(re.search(r"mitml4-cover-(\d+)", household.covered)[1]), signal.SIGKILL)
+    found = []
+
+    def left() -> bool:
+        found[:] = [each for each in leftovers() if each.path.startswith(household.directory)]
+        return bool(found)
+
+    wait_until(left)
+    assert [each.path for each in found] == [f"{household.directory}/file", household.directory]
+    for each in found:
+        each.remove()
+    assert household.covered == ""
