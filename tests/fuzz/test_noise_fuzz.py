@@ -160,12 +160,6 @@ def interleaved(source: Random) -> bytes:
     return (b"$" + source.choice((b"\0", b"\1")) + struct.pack(">H", len(packet)) + packet) * 2
 
 
-def minecraft(source: Random) -> bytes:
-    """A handshake: length, packet 0, version, host, port, what is wanted."""
-    body = b"\0\xfd\5\x0bexample.com" + source.randbytes(2) + b"\2"
-    return bytes([len(body)]) + body
-
-
 STRANGERS: Final[dict[str, Shape]] = {
     "lines": lines,
     "numbered lines": lambda r: f"{r.randint(100, 599)}{r.choice(' -')}{words(r)}\r\n".encode(),
@@ -203,10 +197,6 @@ STRANGERS: Final[dict[str, Shape]] = {
     "pickle": lambda r: pickle.dumps([words(r), r.randint(0, 9)], protocol=r.randint(0, 5)),
     "Java objects": lambda r: b"\xac\xed\0\5" + r.choice((b"sr\0", b"w\4", b"t\0")) + small(r),
     "DER": lambda r: b"\x30\x82" + struct.pack(">H", r.randint(128, 999)) + b"\x02\1" + small(r),
-    "syslog": lambda r: (
-        f"<{r.randint(0, 191)}>1 2024-02-29T00:00:00Z a b - - {words(r)}\n".encode()
-    ),
-    "counted syslog": lambda r: f"{r.randint(20, 99)} <34>1 - a b - - - {words(r)}".encode(),
     "Prometheus": lambda r: f"# HELP a {words(r)}\n# TYPE a gauge\na {r.random()}\n".encode(),
     "graphite": lambda r: f"{words(r).replace(' ', '.')} {r.random():.3f} 1709164800\n".encode(),
     "InfluxDB": lambda r: f"{r.choice(WORDS)},host=a value={r.random():.3f} 1709164800\n".encode(),
@@ -214,22 +204,16 @@ STRANGERS: Final[dict[str, Shape]] = {
     "statsd": lambda r: f"{r.choice(WORDS)}:{r.randint(0, 99)}|c\n".encode(),
     "shell": lambda r: r.choice((b"id\n", b"ls -la\n", b"uname -a\n", b"login: ", b"# ", b"$ ")),
     "SQL": lambda r: f"SELECT {words(r)} FROM a WHERE id = {r.randint(0, 9)};\n".encode(),
-    "beanstalkd": lambda r: r.choice((b"use a\r\n", b"watch a\r\n", b"put 0 0 60 1\r\na\r\n")),
     "WireGuard": lambda r: b"\0\x94" + bytes([r.choice((1, 2, 4)), 0, 0, 0]) + r.randbytes(144),
     "noise handshake": lambda r: counted(r, 32, 96),
-    "Minecraft": minecraft,
     "Source RCON": lambda r: struct.pack("<III", 14, r.randint(0, 99), 3) + b"pass\0\0",
     "Quake": lambda r: b"\xff\xff\xff\xff" + r.choice((b"getinfo", b"getstatus", b"connect")),
     "printer": lambda r: b"\x1b%-12345X@PJL " + words(r).encode() + b"\r\n",
-    "line printer": lambda r: bytes([r.randint(1, 5)]) + r.choice(WORDS).encode() + b"\n",
-    "rlogin": lambda r: b"\0me\0me\0xterm/9600\0",
     "AFP": lambda r: (
         struct.pack(">BBHIII", 0, 4, r.randint(0, 9), 0, r.choice((0, 6)), 0) + small(r)
     ),
     "Skinny": lambda r: struct.pack("<III", r.randint(4, 200), 0, r.randint(0, 300)) + small(r),
     "H.225": lambda r: b"\3\0\0\x40\x08\2" + r.randbytes(2) + b"\5\4\3\x80\x90\xa5" + small(r),
-    "OpenFlow": lambda r: bytes([r.randint(1, 6), 0, 0, 8]) + r.randbytes(4),
-    "CORBA": lambda r: b"GIOP\1\2\0" + bytes([r.randint(0, 6)]) + r.randbytes(4) + small(r),
     "iSCSI": lambda r: b"\x43\x87" + bytes(3) + r.randbytes(3) + b"\0\2\x3d" + small(r),
     "NBD": lambda r: b"NBDMAGICIHAVEOPT\0\3" + small(r),
     "Hadoop": lambda r: b"hrpc\x09\0\0" + counted(r),

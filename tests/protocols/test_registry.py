@@ -23,6 +23,41 @@ UP, DOWN = Direction.UP, Direction.DOWN
 Trace = list[tuple[Direction, bytes]]
 
 OPENINGS: dict[str, list[Trace]] = {
+    "openwire": [[(UP, b"\0\0\1\x48\x01ActiveMQ\0\0\0\x0c"), (DOWN, b"\0\0\1\x48\x01ActiveMQ")]],
+    "gearman": [[(UP, b"\0REQ\0\0\0\x07\0\0\0\x0c"), (DOWN, b"\0RES\0\0\0\x08\0\0\0\4")]],
+    "nsq": [[(UP, b"  V2IDENTIFY\n\0\0\0\x10"), (DOWN, b"\0\0\0\6\0\0\0\0OK")]],
+    "pulsar": [[(UP, b"\0\0\0\x20\0\0\0\x1c\x08\x02\x12\x18"), (DOWN, b"\0\0\0\x10")]],
+    "beanstalkd": [
+        [(UP, b"put 0 0 60 5\r\nhello\r\n"), (DOWN, b"INSERTED 1\r\n")],
+        [(UP, b"use mail\r\n"), (DOWN, b"USING mail\r\n")],
+    ],
+    "giop": [[(UP, b"GIOP\1\2\1\0\x20\0\0\0"), (DOWN, b"GIOP\1\2\1\1")]],
+    "openflow": [[(UP, b"\4\0\0\x08\0\0\0\1"), (DOWN, b"\4\0\0\x10\0\0\0\2\0\1\0\x08\0\0\0\x12")]],
+    "ceph": [
+        [(UP, b"ceph v2\n\x10\0"), (DOWN, b"ceph v2\n")],
+        [(DOWN, b"ceph v027"), (UP, b"ceph v027")],
+    ],
+    "neo4j": [[(UP, b"\x60\x60\xb0\x17\0\0\4\4" + bytes(12)), (DOWN, b"\0\0\4\4")]],
+    "rethinkdb": [[(UP, b"\xc3\xbd\xc2\x34{"), (DOWN, b"{")]],
+    "hl7": [[(UP, b"\x0bMSH|^~\\&|A|B\r\x1c\r"), (DOWN, b"\x0bMSH|^~")]],
+    "rsh": [[(UP, b"1022\0alice\0bob\0uname -a\0"), (DOWN, b"\0Linux")]],
+    "gopher": [[(UP, b"/a\r\n"), (DOWN, b"iHello\tfake\t(NULL)\t0\r\n")]],
+    "rexec": [[(UP, b"1022\0alice\0secret\0uname -a\0")]],
+    "rlogin": [[(UP, b"\0alice\0bob\0xterm/38400\0"), (DOWN, b"\0")]],
+    "lpd": [[(UP, b"\x02lp\n"), (DOWN, b"\0")]],
+    "syslog": [
+        [(UP, b"<34>Oct 11 22:14:15 host su: hello\n")],
+        [(UP, b"61 <165>1 2003-08-24T05:14:15.000003-07:00 192.0.2.1")],
+    ],
+    "icap": [[(UP, b"REQMOD icap://a/b ICAP/1.0\r\n"), (DOWN, b"ICAP/1.0 204 No\r\n")]],
+    "minecraft": [[(UP, b"\x10\0\xfb\5\x09localhost\x63\xdd\x01\1\0"), (DOWN, b"\x7b\0")]],
+    "steam": [[(UP, b"\x10\1\0\0VT01"), (DOWN, b"\x10\0\0\0VT01")]],
+    "teamviewer": [[(UP, b"\x17\x24\x0a\x20"), (DOWN, b"\x17\x24\x11\0")]],
+    "whatsapp": [[(UP, b"WA\6\3\0\0\x24\x12\x22"), (DOWN, b"\0\1\x5e")]],
+    "telegram": [
+        [(UP, b"\xef\x0a" + bytes(8) + b"\1\2")],
+        [(UP, b"\xee\xee\xee\xee\x28\0\0\0" + bytes(8))],
+    ],
     "tls": [
         [(UP, b"\x16\x03\x01\x00\x2e\x01\x00\x00\x2a\x03\x03"), (DOWN, b"\x16\x03\x03\0\x30\2")],
         [(UP, b"\x16\x03\x01\x00\x01\x01\x16\x03\x01\x00\x2d"), (DOWN, b"\x15\3\1\0\2\2\x28")],
@@ -442,7 +477,7 @@ OPENINGS: dict[str, list[Trace]] = {
         [(UP, b"\3\0\0\1\1\0\0\0\x16\0\1\0\x0bCQL_VERSION\0\x053.0.0"), (DOWN, b"\x83\0\0\1\2")],
     ],
 }
-HINTED = {"finger": 79, "whois": 43}
+HINTED = {"finger": 79, "whois": 43, "gopher": 70, "rexec": 512}
 """What is likely at a port, and never more: any text would do."""
 TRACES = [(name, trace) for name, traces in OPENINGS.items() for trace in traces]
 FINAL = (Verdict.MATCH, Verdict.REJECT)
@@ -707,7 +742,6 @@ def test_no_verdict_of_a_mutant_flips_as_it_grows(
 
 
 STRANGERS = [
-    (b"OPTIONS icap://a/b ICAP/1.0\r\nHost: a\r\n\r\n", b"ICAP/1.0 200 OK\r\n"),
     (b"SOURCE /a ICE/1.0\r\n\r\n", b""),
     (b"GET foo\r\n", b""),
     (b"HEAD\r\n", b""),
@@ -741,7 +775,6 @@ NEIGHBOURS = {
     "gearman": (b"version\r\n", b"OK 1.1.19\r\n"),
     "clamd": (b"PING\r\n", b"PONG\r\n"),
     "spamd": (b"PROCESS SPAMC/1.5\r\n", b"SPAMD/1.1 0 EX_OK\r\n"),
-    "icap": (b"OPTIONS icap://a/b ICAP/1.0\r\nHost: a\r\n\r\n", b"ICAP/1.0 200 OK\r\n"),
     "mpd": (b"status\n", b"OK MPD 0.23.5\n"),
     "tor's control": (b"AUTHENTICATE\r\n", b"250 OK\r\n"),
     "graphite": (b"a.b.c 1.5 1700000000\n", b""),
