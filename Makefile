@@ -47,28 +47,31 @@ demo: .venv/ready
 	@if unshare -Urn true 2>/dev/null; then exec $(BIN)/mitml4 demo; \
 	else exec $(SUDO) $(BIN)/mitml4 demo; fi
 
-# The quick checks take one core each, and the wheel waits for the network.
-test:
-	@$(MAKE) --no-print-directory --jobs --output-sync check wheel
-	@$(MAKE) --no-print-directory --jobs 1 unit e2e
+# All at once, since most end-to-end tests wait for other programs: unit tests and checks take the
+# CPU time that is left. The output of each comes when it ends.
+test: .venv/ready-to-develop
+	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
+	@$(COMPILE)
+	@$(SUDO) true # asks for the password before the output is held back
+	@echo "checks, unit tests and end-to-end tests run together; each is shown when it ends"
+	@$(MAKE) --no-print-directory --jobs --output-sync LOW='nice -n 10' check wheel unit e2e
 
 check: style types imports generated
 
 style: .venv/ready-to-develop
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
+	$(LOW) $(BIN)/ruff format --check
+	$(LOW) $(BIN)/ruff check
 
 types: .venv/ready-to-develop
-	$(BIN)/mypy
+	$(LOW) $(BIN)/mypy
 
 imports: .venv/ready-to-develop
-	$(BIN)/lint-imports
+	$(LOW) $(BIN)/lint-imports
 
 generated: .venv/ready-to-develop
-	$(BIN)/python tools/generate.py --check
+	$(LOW) $(BIN)/python tools/generate.py --check
 
-# One process more than there are cores, because many tests wait for other programs.
-PROCESSES := $(shell echo $$(($$(nproc) + 1)))
+CORES := $(shell nproc)
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --dist worksteal --numprocesses
 # The tests start mitml4 hundreds of times; without this, compiling would take half of each start.
 COMPILE := $(BIN)/python -m compileall -q mitml4
@@ -76,13 +79,14 @@ COMPILE := $(BIN)/python -m compileall -q mitml4
 unit: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS)
 	@$(COMPILE)
-	$(PYTEST) $(PROCESSES) --ignore tests/e2e --ignore tests/machine
+	$(LOW) $(PYTEST) $(CORES) --ignore tests/e2e --ignore tests/machine
 
+# Two processes for each core, because these tests wait for other programs half of the time.
 # With sudo, write nothing into the source tree, because its files would belong to root.
 e2e: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
-	$(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1) $(PYTEST) $(PROCESSES) \
+	$(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1) $(PYTEST) $$((2 * $(CORES))) \
 	    tests/e2e tests/machine
 
 # Only the wheel is installed, so this finds what is missing in it.

@@ -5,6 +5,7 @@ And nobody is hurried: how long an example takes is the machine's affair.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -20,12 +21,21 @@ from hypothesis import HealthCheck, settings
 settings.register_profile(
     "unhurried",
     deadline=None,
-    max_examples=30,  # `make fuzz` tries many more
+    max_examples=15,  # `make fuzz` tries many more
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("unhurried")
 
 os.umask(0o022)
+
+# Imports and thousands of collected tests leave no garbage, and searching them takes long.
+gc.set_threshold(50_000)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+
 
 # What is ignored is ignored in children too: nohup's SIGHUP, or SIGINT in a shell's background.
 # What has a handler is at its default there (execve(2)), and does as little here.

@@ -18,12 +18,11 @@ __all__ = ["difference", "take_snapshot"]
 
 _COMMANDS: Final = (
     ("nft", "--stateless", "--terse", "list", "ruleset"),
-    ("ip", "rule", "show"),
+    ("ip", "-brief", "-batch", "-"),
     ("ip", "-6", "rule", "show"),
-    ("ip", "route", "show", "table", "all"),
-    ("ip", "-6", "route", "show", "table", "all"),
-    ("ip", "-brief", "link", "show"),
 )
+_BATCH: Final = "rule show\nroute show table all\nlink show\n"
+"""For `ip -batch`, which shows routes of both versions."""
 _SYSCTLS: Final = (
     "ipv4/ip_forward",
     "ipv4/conf/*/forwarding",
@@ -58,7 +57,7 @@ def _section(command: tuple[str, ...]) -> str:
     title = "# " + " ".join(command)
     if shutil.which(command[0]) is None:
         return f"{title}\n(not installed)"
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    result = subprocess.run(command, input=_BATCH, capture_output=True, text=True)
     # Remove the timer of routes that the kernel learns (a neighbour, an IPv6 expiry).
     lines = [line.partition(" expires ")[0].rstrip() for line in result.stdout.splitlines()]
     if result.returncode != 0:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from mitml4.lab.certificates import Identity, LabAuthority
 from mitml4.lab.network import ROUTER_WAN_V4, SERVER_V4
 from mitml4.lab.snapshot import difference, take_snapshot
 
 HTTP, HTTP_WITH_USER, TLS, NARROW, SQUID = 3128, 3129, 3130, 3131, 3132
 SOCKS, SOCKS_WITH_USER, DANTE, SSH_D = 1080, 1081, 1082, 1083
-WEB, SECURE, CLOSED, MUTE = 80, 443, 9, 7777
+WEB, SECURE, CLOSED, NO_PROXY, MUTE = 80, 443, 9, 10, 7777
 LOGIN = "alice:s3cret"
 CURL = ("curl", "-4", "--silent", "--show-error", "--max-time", "20")
 REFUSED, UNREACHABLE = 7, 7  # curl(1)
@@ -114,18 +115,42 @@ KINDS = (
 )
 
 
-@pytest.mark.parametrize("chain", KINDS, ids=" > ".join)
-def test_tls_is_opened_inside_the_tunnel(host, chain: tuple[str, ...]) -> None:
-    options = [part for url in chain for part in ("--via", url)]
-    urls = ("https://www.example/", "http://www.example/")
+@pytest.fixture(scope="module")
+def identity(authority: LabAuthority) -> Identity:
+    """With a name for each of the kinds."""
+    return authority.issue("www.example", *map(host_of, range(len(KINDS))), SERVER_V4)
+
+
+@pytest.fixture(scope="module")
+def hosts(files: Path) -> Path:
+    """The proxies know them too."""
+    path = files / "hosts"
+    names = " ".join(["www.example", *map(host_of, range(len(KINDS)))])
+    path.write_text(f"127.0.0.1 localhost\n{SERVER_V4} {names}\n")
+    return path
+
+
+def host_of(kind: int) -> str:
+    return f"kind{kind}.example"
+
+
+def test_tls_is_opened_inside_the_tunnel(host) -> None:
+    """Through each kind of proxy, and chains of them, in one session."""
+    options, urls, said = [], [], []
+    for kind, chain in enumerate(KINDS):
+        options += [part for url in chain for part in ("--via", f"{host_of(kind)}={url}")]
+        urls += [f"https://{host_of(kind)}/", f"http://{host_of(kind)}/"]
+        told = " › ".join(url.replace(f"{LOGIN}@", "") for url in chain)
+        said.append(f"{host_of(kind)}={told}")
     ended = host.run(*CURL, *urls, options=options)
-    assert (ended.code, ended.out) == (0, f"{SERVER_V4}\n" * 2)
-    assert sorted(ended.stacks) == [["http/1"], ["tls", "http/2"]]
-    layer = next(each for each in ended.of_type("flow.layer") if each["protocol"] == "tls")
-    assert layer["action"] == "intercepted"
-    assert layer["details"]["sni"] == "www.example"
+    assert (ended.code, ended.out) == (0, f"{SERVER_V4}\n" * len(urls))
+    assert sorted(ended.stacks) == [["http/1"]] * len(KINDS) + [["tls", "http/2"]] * len(KINDS)
+    layers = [each for each in ended.of_type("flow.layer") if each["protocol"] == "tls"]
+    assert [each["action"] for each in layers] == ["intercepted"] * len(KINDS)
+    names = list(map(host_of, range(len(KINDS))))
+    assert [each["details"]["sni"] for each in layers] == names
     (start,) = ended.of_type("session.start")
-    assert start["via"] == [" › ".join(url.replace(f"{LOGIN}@", "") for url in chain)]
+    assert start["via"] == said
     assert not ended.of_type("flow.error")
     assert "s3cret" not in f"{ended.events} {ended.err}"
 
@@ -169,35 +194,39 @@ def test_the_name_is_asked_for_that_the_command_has_looked_up(host, lab) -> None
     assert asked == [b"\x03\x0ebyfile.example\x00Q", last, last]
 
 
-@pytest.mark.parametrize(
-    ("url", "port", "why"),
-    [
-        (f"http://{SERVER_V4}:{NARROW}", WEB, "answers 403"),
-        (f"http://{SERVER_V4}:{HTTP_WITH_USER}", WEB, "answers 407"),
-        (f"http://{SERVER_V4}:{SQUID}", CLOSED, "answers 403 Forbidden"),
-        (f"http://bob:s3cret@{SERVER_V4}:{HTTP_WITH_USER}", WEB, "answers 401"),
-        (f"http://{SERVER_V4}:{HTTP}", CLOSED, "answers 500"),
-        (f"socks5h://{SERVER_V4}:{SOCKS_WITH_USER}", WEB, "wants a user"),
-        (f"socks5h://bob:s3cret@{SERVER_V4}:{SOCKS_WITH_USER}", WEB, "refuses the user"),
-        (f"socks5h://{SERVER_V4}:{SOCKS}", CLOSED, "answers 5: connection refused"),
-        (f"socks5h://{SERVER_V4}:{DANTE}", CLOSED, "answers 5: connection refused"),
-        (f"socks4a://{SERVER_V4}:{SSH_D}", CLOSED, "closes the connection without an answer"),
-        (f"http://{SERVER_V4}:{SOCKS}", WEB, "does not answer as a proxy for HTTP"),
-        (f"socks5h://{SERVER_V4}:{SECURE}", WEB, "does not answer as a proxy for SOCKS"),
-        (f"socks5h://{SERVER_V4}:{CLOSED}", WEB, "cannot be reached (Connection refused)"),
-        (f"https://wrong.example:{TLS}", WEB, "breaks TLS (its certificate: hostname mismatch)"),
-        ("http://nowhere.test:3128", WEB, "cannot be reached"),
-    ],
+REFUSALS = (
+    (f"http://{SERVER_V4}:{NARROW}", WEB, "answers 403"),
+    (f"http://{SERVER_V4}:{HTTP_WITH_USER}", WEB, "answers 407"),
+    (f"http://{SERVER_V4}:{SQUID}", CLOSED, "answers 403 Forbidden"),
+    (f"http://bob:s3cret@{SERVER_V4}:{HTTP_WITH_USER}", WEB, "answers 401"),
+    (f"http://{SERVER_V4}:{HTTP}", CLOSED, "answers 500"),
+    (f"socks5h://{SERVER_V4}:{SOCKS_WITH_USER}", WEB, "wants a user"),
+    (f"socks5h://bob:s3cret@{SERVER_V4}:{SOCKS_WITH_USER}", WEB, "refuses the user"),
+    (f"socks5h://{SERVER_V4}:{SOCKS}", CLOSED, "answers 5: connection refused"),
+    (f"socks5h://{SERVER_V4}:{DANTE}", CLOSED, "answers 5: connection refused"),
+    (f"socks4a://{SERVER_V4}:{SSH_D}", CLOSED, "closes the connection without an answer"),
+    (f"http://{SERVER_V4}:{SOCKS}", WEB, "does not answer as a proxy for HTTP"),
+    (f"socks5h://{SERVER_V4}:{SECURE}", WEB, "does not answer as a proxy for SOCKS"),
+    (f"socks5h://{SERVER_V4}:{NO_PROXY}", WEB, "cannot be reached (Connection refused)"),
+    (f"https://wrong.example:{TLS}", WEB, "breaks TLS (its certificate: hostname mismatch)"),
+    ("http://nowhere.test:3128", WEB, "cannot be reached"),
 )
-def test_a_refusal_by_the_proxy_is_one_of_the_server_s(host, url: str, port: int, why: str) -> None:
-    ended = host.run(*CURL, f"http://www.example:{port}/", options=["--via", url])
-    assert ended.code == REFUSED
+
+
+def test_a_refusal_by_the_proxy_is_one_of_the_server_s(host) -> None:
+    options, urls = [], []
+    for kind, (url, port, _) in enumerate(REFUSALS):
+        options += ["--via", f"{host_of(kind)}={url}"]
+        urls.append(f"http://{host_of(kind)}:{port}/")
+    shown = ("--write-out", "%{exitcode}\n")
+    ended = host.run(*CURL, *shown, *urls, options=options)
+    assert ended.out.split() == [str(REFUSED)] * len(REFUSALS)
     errors = ended.of_type("flow.error")
-    assert errors  # one for each address that the client tries
     for error in errors:
         assert (error["stage"], error["kind"]) == ("connect", "refused")
-        assert why in error["reason"]
         assert error["reason"].startswith("proxy ")
+    for error, (_, _, why) in zip(errors, REFUSALS, strict=True):
+        assert why in error["reason"]
     assert {event["reason"] for event in ended.of_type("flow.close")} == {"refused"}
     assert "s3cret" not in f"{ended.events} {ended.err}"
 
