@@ -122,7 +122,7 @@ class Schedule:
 
 def expand_label(hash: str, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label (RFC 8446 §7.1, RFC 5869 §2.3); the label without `tls13 `."""
-    info = _labelled(label, length) + len(context).to_bytes(1, "big") + context
+    info = _labelled(label, length, len(context)) + context
     out = block = hmac.digest(secret, info + b"\x01", hash)
     number = 1
     while len(out) < length:
@@ -133,10 +133,10 @@ def expand_label(hash: str, secret: bytes, label: bytes, context: bytes, length:
 
 
 @lru_cache(128)
-def _labelled(label: bytes, length: int) -> bytes:
+def _labelled(label: bytes, length: int, context_bytes: int) -> bytes:
     """What stands before the context in HkdfLabel."""
     label = b"tls13 " + label
-    return length.to_bytes(2, "big") + bytes([len(label)]) + label
+    return length.to_bytes(2, "big") + bytes([len(label), *label, context_bytes])
 
 
 def finished(hash: str, base: bytes, transcript: bytes) -> bytes:

@@ -286,9 +286,8 @@ class Flow:
     async def _connect(self, name: str | None = None) -> Stream | NotConnected:
         """`name` is the server's, where a layer has learned it."""
         try:
-            with trio.fail_after(_CONNECT_S):
+            with trio.move_on_after(_CONNECT_S):
                 return await self._dial(name)
-        except trio.TooSlowError:
             self.report.error("server", "connect", "timeout", "no answer")
             return NotConnected("timeout", TimeoutError())
         except (ConnectionResetError, BrokenPipeError):
