@@ -135,7 +135,9 @@ def measure(count: int, threads: int, work: Callable[[], None]) -> float:
         listener = trio.SocketListener(trio.socket.from_stdlib_socket(ours))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, handle, [listener])
-            client = _in_child(lambda: _in_threads(threads, lambda: ask(our_port, count // threads)))
+            client = _in_child(
+                lambda: _in_threads(threads, lambda: ask(our_port, count // threads))
+            )
             await trio.to_thread.run_sync(os.waitpid, client, 0)
             nursery.cancel_scope.cancel()
 

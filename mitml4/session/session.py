@@ -322,7 +322,8 @@ class Session:
                 chain = await tunnels.through(destination, name)
             if not chain:
                 transport = await source.connect(connection)
-                tell(connection, source.source_address(connection, transport), destination)
+                if self.hub.wants(ServerConnected):
+                    tell(connection, source.source_address(connection, transport), destination)
                 return transport
 
             async def dial(proxy: Address) -> TcpStream:
