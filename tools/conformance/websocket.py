@@ -19,7 +19,7 @@ from typing import Final
 import kosoku
 from websockets.asyncio.server import ServerConnection, serve
 
-AT_ONCE: Final = 4
+AT_ONCE: Final = 2
 # Of 9.* (limits) and 12.*, 13.* (compression), those that move megabytes and not gigabytes.
 CASES: Final = (
     *("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"),
@@ -43,11 +43,14 @@ async def outcomes(names: Sequence[str]) -> dict[str, str]:
             results = await kosoku.run_fuzzingclient(url, names or CASES, concurrency=AT_ONCE)
         except kosoku.FailureError as error:
             results = error.results
-    return {
-        each.case_id: f"{each.behavior.value}, {each.behavior_close.value}, "
-        f"close {each.remote_close_code}"
-        for each in results
-    }
+    return {each.case_id: verdict(each) for each in results}
+
+
+def verdict(case: kosoku.CaseResult) -> str:
+    """NON-STRICT is as good as OK: a server that reads two frames together may refuse the second
+    before it answers the first, so that depends on the time."""
+    messages = case.behavior.value.replace("NON-STRICT", "OK")
+    return f"{messages}, {case.behavior_close.value}, close {case.remote_close_code}"
 
 
 def main() -> None:
