@@ -95,7 +95,10 @@ class Peer:
 
 
 def exchange(
-    lab: FlowLab, *requests: list[tuple[str, str]], body: bytes = b""
+    lab: FlowLab,
+    *requests: list[tuple[str, str]],
+    body: bytes = b"",
+    names: tuple[str, ...] = (),
 ) -> tuple[Peer, Peer, Outcomes]:
     client, server = Peer(True), Peer(False)
 
@@ -111,7 +114,8 @@ def exchange(
         await server.speak(end, lambda: False)
 
     scripts: tuple[Script, Script] = (ask, answer)
-    out = lab.run(*scripts, policy=Policy(allow=ALLOWED).decide)
+    allowed = ALLOWED[:2] if names else ALLOWED
+    out = lab.run(*scripts, policy=Policy(allow=allowed).decide, names=names)
     out.check()
     return client, server, out
 
@@ -138,6 +142,17 @@ def test_a_request_for_another_host_is_answered_and_others_go_on(
     assert [error.kind for error in out.errors] == ["refused"]
     shown = [event.content for event in out.events if isinstance(event, LayerEvent)]
     assert [each.status for each in shown if isinstance(each, HttpResponse)].count(421) == 1
+
+
+def test_a_tunnel_is_refused_unless_the_address_is_named(flow_lab: FlowLab) -> None:
+    """What is in it is not read, so it may be for any host."""
+    tunnel = [(":method", "CONNECT"), (":authority", "b.test:443")]
+    client, server, out = exchange(flow_lab, tunnel, get("b.test"), names=("a.test",))
+    assert client.statuses == {1: MISDIRECTED, 3: "200"}
+    assert server.asked == ["b.test"]
+    assert "a tunnel" in out.errors[0].reason
+    client, _, _ = exchange(flow_lab, tunnel)
+    assert client.statuses == {1: "200"}
 
 
 def test_the_body_of_a_refused_request_goes_nowhere(flow_lab: FlowLab) -> None:

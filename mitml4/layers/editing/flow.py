@@ -93,9 +93,10 @@ class FlowEditing:
 
     def refuses(self, context: LayerContext, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
         """Why a request of HTTP/2 may not go to its server, which is said; None: it may."""
-        if not self.guards or not (
-            refusal := context.policy.refusal(*of_headers(headers, context))
-        ):
+        if not self.guards:
+            return None
+        refusal = context.policy.refusal(*of_headers(headers, context))
+        if not refusal:
             return None
         self.was_denied = True
         self.report.error("client", "relay", "refused", str(refusal))

@@ -68,14 +68,20 @@ def disagreeing(hosts: Sequence[End], context: LayerContext) -> list[End]:
 
 def of_headers(headers: Sequence[tuple[bytes, bytes]], context: LayerContext) -> list[End]:
     """The hosts of an HTTP/2 header block: every :authority, every host, and that of a :path which
-    is a URL."""
+    is a URL. A tunnel is `Closed`, as nobody reads what is in it, unless that is a WebSocket or the
+    flow is for an address, which may be used for anything."""
     named = [(name.lower(), value) for name, value in headers if value]
     schemes = [value for name, value in named if name == b":scheme"]
     default = _DEFAULT_PORTS.get(schemes[0].lower()) if schemes else None
     values = [value for name, value in named if name in (b":authority", b"host")]
     ends = [end for value in values for end in _of_authority(value, context, default)]
     paths = [value for name, value in named if name == b":path"]
-    return [*ends, *(end for path in paths for end in of_target(path, context))]
+    ends += (end for path in paths for end in of_target(path, context))
+    is_socket = any(name == b":protocol" and value.lower() == b"websocket" for name, value in named)
+    is_tunnel = (b":method", b"CONNECT") in named and not is_socket
+    if is_tunnel and context.policy.meant is not None:
+        ends.append(Closed("HTTP/2: a tunnel, whose content is not read"))
+    return ends
 
 
 def is_elsewhere(data: bytes) -> bool:
