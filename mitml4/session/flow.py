@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from copy import copy
 from dataclasses import field, replace
+from functools import partial
 from socket import SOCK_STREAM
 from typing import Final, Literal
 
@@ -170,7 +171,8 @@ class Flow:
             announced=services.expectations.take(
                 "tcp", destination.host, destination.port, services.clock()
             ),
-            on_announced=self._announce,
+            # A method of this flow would keep it until the garbage collector runs.
+            on_announced=partial(_announce, services, connection),
         )
         self.opened_at = services.clock()
         self._client_side: Transport | None = None
@@ -183,10 +185,6 @@ class Flow:
         self._until_reset = trio.CancelScope()
         self._editing = self._begin_editing(name)
         self.report.open(connection, name, self.services.container)
-
-    def _announce(self, announcement: Announcement) -> None:
-        client, server = self.connection.client, self.connection.destination
-        self.services.expectations.add(announcement, client.ip, server.ip, self.services.clock())
 
     @property
     def wire_bytes(self) -> tuple[int, int]:
@@ -474,3 +472,10 @@ def _kind_of(error: OSError, usual: Loss) -> Loss:
 
 def _reason(error: OSError) -> str:
     return error.strerror or str(error)
+
+
+def _announce(
+    services: Services, connection: IncomingConnection, announcement: Announcement
+) -> None:
+    client, server = connection.client, connection.destination
+    services.expectations.add(announcement, client.ip, server.ip, services.clock())
