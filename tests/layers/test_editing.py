@@ -252,9 +252,10 @@ def test_a_body_above_the_limit_streams_by_and_that_is_said_once(flow_lab: FlowL
 
 def test_a_body_that_is_cut_off_goes_on_as_far_as_it_came(flow_lab: FlowLab) -> None:
     part = b"HTTP/1.1 200 OK\r\nContent-Length: 20\r\n\r\na secret"
-    client = says(("send", GET), ("expect", part), ("expect eof", b""))
-    server = says(("expect", GET), ("send", part), ("eof", b""))
+    client = says(("send", GET), ("expect", part), ("expect eof", b""), ("eof", b""))
+    server = says(("expect", GET), ("send", part), ("eof", b""), ("expect eof", b""))
     out = run(flow_lab, rules(REPLACE), client, server)
+    assert met_all(out), out.met
     (applied,) = (event for event in out.events if isinstance(event, RuleApplied))
     assert (applied.what, applied.reason) == ("unedited", "a body that was cut off")
 

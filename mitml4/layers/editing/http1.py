@@ -286,8 +286,6 @@ class Http1Editing(Http1Connection):
             except Unreadable:
                 server.data[:0] = raw
                 return partial(self._relay_rest, server)
-            if not body.is_done and server.has_ended:
-                return self._abort
         response.streams = not body.is_done
         ending = await exchange.editor.response(exchange.flow, request, response)
         await sleep(response.delay_s)
@@ -304,8 +302,8 @@ class Http1Editing(Http1Connection):
                 return partial(self._relay_rest, server)
             await send(self._far, server.take(taken), response.rate)
             if not body.is_done and not await server.more() and not body.end():
-                return self._abort  # the client must not take a part for the whole
-        if head.part is not Part.UNTIL_END:
+                break  # a part goes on as one: with the length of the whole, and the end
+        if body.is_done and head.part is not Part.UNTIL_END:
             return None
         if request.server:
             return partial(end, Ending.CLOSE, self._client, self._far)

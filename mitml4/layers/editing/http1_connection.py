@@ -193,9 +193,6 @@ class Http1Connection:
                 await server.stream.send_eof()
                 return
 
-    async def _abort(self) -> None:
-        self._far.abort()
-
 
 def feed(body: BodyReader, source: Reader) -> tuple[int, list[bytes]]:
     """Raises Unreadable."""
