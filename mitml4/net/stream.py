@@ -255,7 +255,8 @@ class Transport(Stream):
 
         Read earlier bytes first, if they are needed. Raises OSError.
         """
-        with self.until_reset():
-            await trio.sleep_forever()
+        is_gone = trio.Event()
+        with self.watched(is_gone.set):
+            await is_gone.wait()
         self.raise_reset()
         await trio.sleep_forever()  # it has ended both ways
