@@ -42,11 +42,11 @@ from http2_cases import (
 )
 
 AT_ONCE: Final = 32
-ANSWER_S: Final = 4.0
+ANSWER_S: Final = 8.0
 """How long an answer may take."""
 QUIET_S: Final = 1.0
 """An answer is complete when nothing has come for so long."""
-LIMIT_S: Final = 10.0
+LIMIT_S: Final = 15.0
 PAGE: Final = "content of a page\n"
 APP: Final = f"""
 async def app(scope, receive, send):
