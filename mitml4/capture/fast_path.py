@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from struct import Struct
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from mitml4.capture.datagrams import IDLE_S, DatagramHalf
 from mitml4.capture.flow import MASK, Half
-from mitml4.capture.network.dissector import FIN, RST, SYN, Dissector, Unit
+from mitml4.capture.network.dissector import FIN, RST, SYN, Datagram, Dissector, Segment
 from mitml4.capture.packet import MAX_BLOCK, Packet
 
 __all__ = ["fast_path"]
@@ -72,14 +72,23 @@ _LAYOUTS: Final[dict[int, _Layout]] = {
 }
 
 
+class TakesDatagrams(Protocol):
+    """What the datagrams of a capture are given to (datagrams.py)."""
+
+    halves: dict[bytes, DatagramHalf]
+
+    def take(self, time_s: float, datagram: Datagram) -> None: ...
+
+
 def fast_path(
     packets: Iterable[Packet],
     halves: dict[bytes, Half],
-    datagrams: dict[bytes, DatagramHalf],
+    datagrams: TakesDatagrams,
     dissector: Dissector,
-) -> Iterator[tuple[float, Unit]]:
-    """The segments and datagrams that somebody has to look at, with their times; what the others
-    change in `halves` and `datagrams` is changed."""
+) -> Iterator[tuple[float, Segment | None]]:
+    """The segments that somebody has to look at, with their times; what the others change in
+    `halves` is changed. None is for datagrams, which have been taken."""
+    counted = datagrams.halves
     known, layout = -1, _NOWHERE
     for time_s, link_type, data, start, end in packets:
         if link_type != known:
@@ -96,21 +105,26 @@ def fast_path(
                 if protocol == _TCP:
                     length = total - 20 - (flags >> 12 << 2)
                     at += layout.payload_v4
-                elif protocol == _UDP and _is_counted(datagrams.get(key), time_s, seq >> 16):
+                elif protocol == _UDP and _is_counted(counted.get(key), time_s, seq >> 16):
                     continue
             elif kind == layout.v6_kind and version >> 4 == 6 and at + layout.size_v6 <= end:
                 total, protocol, key, seq, ack, flags = layout.read_v6(data, at)
                 if protocol == _TCP:
                     length = total - (flags >> 12 << 2)
                     at += layout.payload_v6
-                elif protocol == _UDP and _is_counted(datagrams.get(key), time_s, seq >> 16):
+                elif protocol == _UDP and _is_counted(counted.get(key), time_s, seq >> 16):
                     continue
         if length < 0 or flags < _LEAST_OFFSET:
             unit = dissector.unit(link_type, data[start:end])
             if dissector.carriers:
-                yield from ((time_s, carrier) for carrier in dissector.carriers)
+                for carrier in dissector.carriers:
+                    datagrams.take(time_s, carrier)
                 dissector.carriers.clear()
-            if unit is not None:
+                yield time_s, None
+            if unit is not None and len(unit) == 3:
+                datagrams.take(time_s, unit)
+                yield time_s, None
+            elif unit is not None:
                 yield time_s, unit
             continue
         half = halves.get(key)

@@ -89,11 +89,9 @@ def follow(
     )
     failure: CaptureError | None = None
     try:
-        for time_s, unit in fast_path(packets, reassembler.halves, datagrams.halves, dissector):
-            if len(unit) == 3:
-                datagrams.take(time_s, unit)
-            else:
-                reassembler.take(time_s, unit)
+        for time_s, segment in fast_path(packets, reassembler.halves, datagrams, dissector):
+            if segment:
+                reassembler.take(time_s, segment)
             if reports:
                 yield from reports
                 reports.clear()
