@@ -1,6 +1,6 @@
 """A network namespace to which a session is attached, as a `Place` (net/place.py).
 
-A helper in it creates the sockets, one for each request. So the session itself stays outside: in
+A helper in it creates the sockets. So the session itself stays outside: in
 its own network and, where the namespace belongs to a user namespace (rootless containers), without
 the privileges of that.
 """
@@ -11,6 +11,7 @@ import errno
 import socket
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any, Final, NoReturn, Self
 
 from mitml4.errors import MachineError
@@ -21,11 +22,8 @@ from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWUSER
 
 __all__ = ["AttachedNetwork"]
 
-_CONNECTING: Final = (
-    (socket.AF_INET, socket.AF_INET6),
-    (socket.SOCK_STREAM, socket.SOCK_DGRAM),
-)
-"""The families and types of sockets that a session creates while it runs."""
+_AT_ONCE: Final = 8
+"""So many sockets are created for a request: the others are for later connections."""
 
 
 class AttachedNetwork:
@@ -35,6 +33,7 @@ class AttachedNetwork:
         self._target = target
         self.channel = channel
         """It becomes readable when the helper has ended."""
+        self._spare: dict[tuple[int, int, int], list[socket.socket]] = {}
 
     @classmethod
     def enter(cls, target: Target) -> Self:
@@ -56,16 +55,21 @@ class AttachedNetwork:
         return partial(_enter, self._target)
 
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        _, (descriptor,) = helper.ask(
-            self.channel, "socket", family=int(family), kind=int(kind), protocol=protocol
-        )
-        return socket.socket(fileno=descriptor)
+        wanted = int(family), int(kind), protocol
+        spare = self._spare.setdefault(wanted, [])
+        if not spare:
+            count = _AT_ONCE if _is_for_connecting(family, kind) else 1
+            _, descriptors = helper.ask(self.channel, "sockets", wanted=wanted, count=count)
+            spare += (socket.socket(fileno=each) for each in descriptors)
+        return spare.pop()
 
     def restrict(self) -> None:
         """From now on, create only sockets that connect. Raises MachineError."""
         helper.ask(self.channel, "restrict")
 
     def close(self) -> None:
+        for sock in chain.from_iterable(self._spare.values()):
+            sock.close()
         self.channel.close()
 
     def __enter__(self) -> Self:
@@ -102,7 +106,14 @@ class _Sockets:
         if what == "restrict":
             self._is_restricted = True
             return {}, []
-        family, kind = arguments["family"], arguments["kind"]
-        if self._is_restricted and not (family in _CONNECTING[0] and kind in _CONNECTING[1]):
+        family, kind, protocol = arguments["wanted"]
+        if self._is_restricted and not _is_for_connecting(family, kind):
             raise PermissionError(errno.EPERM, "the session runs already")
-        return {}, [socket.socket(family, kind, arguments["protocol"]).detach()]
+        count = min(arguments["count"], _AT_ONCE)
+        return {}, [socket.socket(family, kind, protocol).detach() for _ in range(count)]
+
+
+def _is_for_connecting(family: int, kind: int) -> bool:
+    """Whether a session creates such sockets while it runs."""
+    is_internet = family in (socket.AF_INET, socket.AF_INET6)
+    return is_internet and kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM)

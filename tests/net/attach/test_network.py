@@ -14,9 +14,10 @@ def test_a_running_session_gets_only_sockets_that_connect() -> None:
     sockets = _Sockets()
 
     def create(family: int, kind: int) -> None:
-        asked = {"family": family, "kind": kind, "protocol": 0}
-        _, (descriptor,) = sockets.answer("socket", asked, [])
-        os.close(descriptor)
+        _, created = sockets.answer("sockets", {"wanted": (family, kind, 0), "count": 2}, [])
+        assert len(created) == 2
+        for descriptor in created:
+            os.close(descriptor)
 
     create(socket.AF_NETLINK, socket.SOCK_RAW)
     sockets.answer("restrict", {}, [])
