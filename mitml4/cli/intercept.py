@@ -37,7 +37,7 @@ def intercept(console: Console, /, **options: Any) -> ExitCode:
     that a container, a process or a network namespace starts; it names their protocols, and
     decrypts TLS. Connections to this host's own services, and connections that
     are already open, are not touched. The rules are removed when the session ends, even if it is
-    killed. Needs root, or CAP_NET_ADMIN and CAP_NET_RAW.
+    killed. Needs root, or CAP_NET_ADMIN and CAP_NET_RAW; a rootless container needs only its user.
     """
     config = intercept_config(console, **options)
     occupy_standard_descriptors()
