@@ -71,7 +71,7 @@ async def flow(connection: IncomingConnection, interception: Interception, scope
         connection.refuse(TimeoutError())
         return
     try:
-        outgoing = trio.SocketStream(server)
+        outgoing = trio.SocketStream(trio.socket.from_stdlib_socket(server))
         accepted = await connection.accept()
         client_side = trio.SocketStream(trio.socket.from_stdlib_socket(accepted.socket))
         async with client_side, outgoing, trio.open_nursery() as nursery:
