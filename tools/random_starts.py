@@ -3,8 +3,7 @@
     python tools/random_starts.py COUNT [SEED]
 
 Half as many openings of TCP as datagrams' of UDP are tried each: uniform bytes of either side or
-both, as `tests/fuzz/test_noise_fuzz.py` tries fewer of them. The likely count as well. 10,000,000
-take about an hour of a core.
+both, as `tests/fuzz/test_noise_fuzz.py` tries fewer of them. The likely count as well.
 """
 
 from __future__ import annotations

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mitml4.lab.network import SERVER_V4
+from mitml4.lab.network import CLIENT_V4, SERVER_V4
 from mitml4.lab.snapshot import difference, take_snapshot
+from tests.crypto.quic_packets import crypto, initial, vectors
 
 ROOT = Path(__file__).parents[2]
 V4, V6 = "198.51.100.2", "2001:db8:2::2"
@@ -470,3 +471,23 @@ def test_a_connection_that_has_begun_before_the_session_goes_on_when_it_is_answe
     asking.join()
     assert outcome == [b"HTTP/1.1 200"]
     assert session.flows() == []
+
+
+# --- QUIC
+
+
+def test_quic_of_a_client_is_told_with_its_hello_of_two_datagrams(intercept, lab):
+    """The first datagram is dropped without an error, and the second is rejected."""
+    hello = vectors()[0].client_payload[4:]
+    session = intercept()
+    with lab.client.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(TIMEOUT_S)
+        sock.connect((SERVER_V4, 443))
+        for number, (start, end) in enumerate(((100, None), (0, 100))):
+            sock.send(initial(crypto(start, hello[start:end]) + bytes(900), number))
+        with pytest.raises(ConnectionRefusedError):
+            sock.recv(100)
+    assert session.stop() == 0
+    (told,) = [event for event in session.events if event["type"] == "quic.refused"]
+    assert (told["sni"], told["alpn"]) == ("example.com", ["alpn"])
+    assert (told["client"]["ip"], told["destination"]["port"]) == (CLIENT_V4, 443)
