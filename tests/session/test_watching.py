@@ -12,7 +12,7 @@ import trio
 import trustme
 from trio.testing import wait_all_tasks_blocked
 
-from mitml4.events import FlowLayer
+from mitml4.events import FlowError, FlowLayer
 
 TCP_CLOSE, TCP_CLOSE_WAIT = 7, 8  # include/net/tcp_states.h
 REQUEST = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
@@ -400,10 +400,10 @@ async def test_a_client_that_leaves_before_the_servers_answer_is_not_pinned(
             assert await client.receive_some() == b"\0opaque"
         await client.aclose()
         await proxy.wait_closed(2)
-    assert [layer.action for layer in proxy.of(FlowLayer) if layer.protocol == "tls"] == [
-        "passthrough",
-        "intercepted",
-    ]
+    (error,) = proxy.of(FlowError)
+    assert (error.side, error.kind) == ("client", "reset")
+    actions = [layer.action for layer in proxy.of(FlowLayer) if layer.protocol == "tls"]
+    assert actions == ["intercepted", "intercepted"]
 
 
 async def test_a_server_that_is_reset_resets_a_client_that_dawdles_over_its_handshake(
