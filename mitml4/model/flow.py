@@ -309,5 +309,5 @@ class Flow:
         """Why TLS was not decrypted, such as `pinned`; None if it was, or there was none."""
         for layer in self.layers:
             if layer.action == "passthrough":
-                return layer.details.get("passthrough") or "policy"
+                return str(layer.details.get("passthrough") or "policy")
         return None

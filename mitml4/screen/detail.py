@@ -220,7 +220,9 @@ def _value_text(value: Any) -> str:
 def _certificates(layer: Layer, certificate: Mapping[str, Any], width: int) -> Iterator[DetailLine]:
     """The server's certificate, and beside it the one that the client was shown. In a capture
     there is only one."""
-    mirrored = layer.details.get("mirrored") or []
+    mirrored = layer.details.get("mirrored")
+    if not isinstance(mirrored, list | tuple):  # in a file from somebody else
+        mirrored = ()
     is_ours = any(layer.details.get(name) for name in _MIRRORED)
     is_shown = layer.action == "intercepted" and is_ours
     heads = ("of the server", "shown to the client" if is_shown else "")
@@ -231,7 +233,7 @@ def _certificates(layer: Layer, certificate: Mapping[str, Any], width: int) -> I
         like = text if name in mirrored else other
         yield from _side_by_side(name, text, like if is_shown else "", width)
     if missing := layer.details.get("not_mirrored"):
-        yield DetailLine(f"  not mirrored: {', '.join(map(str, missing))}")
+        yield DetailLine(f"  not mirrored: {_value_text(missing)}")
 
 
 def _side_by_side(
