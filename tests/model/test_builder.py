@@ -212,7 +212,13 @@ def test_no_field_of_an_event_is_missing_in_the_model() -> None:
         known |= {"client", "stack", "request_bytes", "response_bytes", "request_trailers"}
         assert {each.name for each in fields(event)} - place - known == set(), event
     named = {event.type for event in EVENTS_OF_SESSIONS}
-    assert named - set(_HANDLERS) <= {"session.start", "session.stop", "flow.open", "dns.refused"}
+    assert named - set(_HANDLERS) <= {
+        "session.start",
+        "session.stop",
+        "flow.open",
+        "dns.refused",
+        "quic.refused",
+    }
 
 
 def test_events_of_protocols_that_have_no_other_place_are_kept() -> None:
