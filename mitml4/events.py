@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args, get_origi
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.payload.text import PayloadText
+from mitml4.process import Process
 from mitml4.protocols.conversation import Details
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.tls.certificate import CertificateDetails
@@ -46,6 +47,7 @@ __all__ = [
     "FlowOpen",
     "LayerEvent",
     "ProbeOutcome",
+    "Process",
     "QuicRefused",
     "RuleApplied",
     "SessionStart",
@@ -122,6 +124,9 @@ class FlowOpen(Event):
     """In such a file: the number of the flow in the session that wrote it."""
     container: str | None = None
     """The name of the container that it comes from, with `--container`."""
+    process: Process | None = None
+    """Which program of this host has connected, where that was found: a live connection that was
+    forwarded comes from elsewhere."""
 
 
 Action: TypeAlias = Literal["relayed", "intercepted", "passthrough", "answered"]
@@ -246,6 +251,7 @@ class ClientProbe(Event):
     type: ClassVar[str] = "client.probe"
     flow: int
     client: Address
+    process: Process | None = None
     name: str
     case: Literal[
         "self_signed",

@@ -27,6 +27,7 @@ from mitml4.events import (
     now,
 )
 from mitml4.net.listener import IncomingConnection
+from mitml4.process import Process
 from mitml4.protocols.conversation import Details, Direction, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 from mitml4.tls.probe import Case
@@ -50,15 +51,21 @@ class Report:
     connect_s: float | None = None
     """How long it took to connect to the server; None until then."""
     _client: Address | None = None
+    _process: Process | None = None
     _stack: list[str] = field(default_factory=list)
     _announced: int = 0
     """A bit for each depth whose layer was reported."""
 
     def open(
-        self, connection: IncomingConnection, name: str | None, container: str | None = None
+        self,
+        connection: IncomingConnection,
+        name: str | None,
+        container: str | None = None,
+        process: Process | None = None,
     ) -> None:
         """The flow begins. `name`: the name of its destination, if it is known."""
         self._client = connection.client
+        self._process = process
         self.publish(
             events.FlowOpen(
                 flow=self.flow,
@@ -67,6 +74,7 @@ class Report:
                 interface=connection.interface,
                 name=name,
                 container=container,
+                process=process,
             )
         )
 
@@ -140,6 +148,7 @@ class Report:
                 time=self.clock(),
                 flow=self.flow,
                 client=self._client,
+                process=self._process,
                 name=name,
                 case=case.value,
                 outcome=outcome,

@@ -49,7 +49,7 @@ def _object(kind: str, time: datetime, flow: int, said: Mapping[str, Any]) -> di
 
 
 def _opening(flow: Flow) -> dict[str, Any]:
-    said = {
+    return {
         "transport": flow.transport,
         "client": flow.client,
         "destination": flow.destination,
@@ -58,8 +58,8 @@ def _opening(flow: Flow) -> dict[str, Any]:
         "side": flow.side,
         "session_flow": flow.session_flow,
         "container": flow.container,
+        "process": flow.process,
     }
-    return said if flow.process is None else said | {"process": flow.process}
 
 
 def _closing(flow: Flow) -> dict[str, Any]:

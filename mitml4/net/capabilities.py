@@ -49,6 +49,7 @@ class Capability(IntEnum):
     KILL = 5
     NET_ADMIN = 12
     NET_RAW = 13
+    SYS_PTRACE = 19
     SYS_ADMIN = 21
 
 

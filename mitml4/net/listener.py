@@ -20,8 +20,10 @@ from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
 from mitml4.net.place import HERE, Place
 from mitml4.net.stream import Transport
 
-__all__ = ["Accepted", "IncomingConnection", "Listener", "listen"]
+__all__ = ["Accepted", "Ends", "IncomingConnection", "Listener", "listen"]
 
+Ends: TypeAlias = tuple[Address, Address]
+"""The addresses of a connection: its source, and its destination."""
 SocketName: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 # The kernel limits it to net.core.somaxconn.
@@ -50,6 +52,10 @@ class IncomingConnection(Protocol):
 
     @property
     def interface(self) -> str: ...
+    @property
+    def local_ends(self) -> Ends | None:
+        """The addresses of the client's socket, if that is in the network namespace of the source:
+        its destination may have been translated since. None: it is elsewhere."""
 
     async def accept(self) -> Transport:
         """Its socket, which the caller closes. Raises OSError if the client has gone."""

@@ -36,7 +36,7 @@ class AttachedSource(Rules):
         interception: Interception,
         policy: Policy,
     ) -> None:
-        super().__init__(preparation.scope, interception, policy)
+        super().__init__(preparation.scope, interception, policy, attachment.owners)
         self.container = attachment.container
         self._attachment = attachment
         self._interfaces = names_of_links(attachment.network)

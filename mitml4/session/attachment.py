@@ -11,6 +11,8 @@ from mitml4.net.attach.network import AttachedNetwork
 from mitml4.net.attach.programs import Household, households
 from mitml4.net.attach.resolver import NameFiles
 from mitml4.net.attach.target import Target
+from mitml4.net.owner.diag import open_diag
+from mitml4.net.owner.finder import OwnerFinder
 from mitml4.session.config import Attach
 from mitml4.session.container_roots import VARIABLES
 from mitml4.session.container_trust import ContainerTrust
@@ -28,6 +30,7 @@ class Attachment:
     container: str | None
     """The container's name."""
     trust: ContainerTrust | None
+    owners: OwnerFinder
     names: NameFiles
     """For names that are resolved inside."""
     _households: tuple[Household, ...]
@@ -47,6 +50,9 @@ class Attachment:
                     hint="mitml4 intercept --iface NAME, for all connections of this host",
                 )
             network = undo.enter_context(AttachedNetwork.enter(target))
+            owners = undo.enter_context(
+                OwnerFinder.start(open_diag(network), network=target.network, user=target.user)
+            )
             found = []
             for each in households(target, VARIABLES):
                 undo.callback(each.close)
@@ -54,7 +60,7 @@ class Attachment:
             names = NameFiles.of(found[0].root if found else None, target.path)
             trusting = ContainerTrust.open(target, found) if trust else None
             undo.pop_all()
-            return cls(target, network, container, trusting, names, tuple(found))
+            return cls(target, network, container, trusting, owners, names, tuple(found))
 
     def restrict(self) -> None:
         """Let the helpers do only what a running session needs. Raises MachineError."""
@@ -67,6 +73,7 @@ class Attachment:
             self.trust.close()
         for each in self._households:
             each.close()
+        self.owners.close()
         self.network.close()
         self.target.close()
 

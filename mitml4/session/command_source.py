@@ -22,6 +22,7 @@ from mitml4.net.namespace.channel import NamespaceChannel
 from mitml4.net.namespace.datagrams import CarriedDatagrams, DroppedDatagrams
 from mitml4.net.namespace.dns import DnsRelay, Names, Refusals, names_by_file
 from mitml4.net.namespace.namespace import Namespace, sources_of_host
+from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Decide
 from mitml4.session.command import Command
@@ -92,6 +93,7 @@ class CommandSource:
         names: Names,
         listener: Listener,
         services: HostServices,
+        owners: OwnerFinder,
     ) -> None:
         self._config = config
         self._command = command
@@ -99,6 +101,7 @@ class CommandSource:
         self._names = names
         self._listener = listener
         self._services = services
+        self.owners = owners
 
     @classmethod
     @asynccontextmanager
@@ -106,6 +109,7 @@ class CommandSource:
         cls,
         config: RunConfig,
         namespace: Namespace,
+        owners: OwnerFinder,
         command: Command,
         interceptor: TlsInterceptor,
         policy: Decide,
@@ -136,7 +140,7 @@ class CommandSource:
                 also_watched=lambda to: config.loopback or config.routes.leads_to(to),
             )
             namespace.restrict()
-            yield cls(config, command, dialer, names, listener, services)
+            yield cls(config, command, dialer, names, listener, services, owners)
             nursery.cancel_scope.cancel()
         dropped = datagrams.count if isinstance(datagrams, DroppedDatagrams) else 0
         for lost in _lost(namespace, services, dropped):

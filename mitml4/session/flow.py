@@ -40,9 +40,10 @@ from mitml4.layers.report import Report, Side
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.model import flow as model
 from mitml4.net.dial import EXHAUSTED
-from mitml4.net.listener import IncomingConnection
+from mitml4.net.listener import Ends, IncomingConnection
 from mitml4.net.memory import memory_pair
 from mitml4.net.stream import Stream, Transport
+from mitml4.process import Process
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.expected import Announcement, Expectations
 from mitml4.protocols.payload import Shown
@@ -142,6 +143,10 @@ class _Elsewhere:
     def interface(self) -> str:
         return self.original.interface
 
+    @property
+    def local_ends(self) -> Ends | None:
+        return self.original.local_ends
+
     async def accept(self) -> Transport:
         return await self.original.accept()
 
@@ -153,7 +158,14 @@ class Flow:
     """One connection: publishes flow.open when it is made, so that flows open in the order of their
     numbers; then runs, and publishes its layers and exactly one flow.close."""
 
-    def __init__(self, number: int, connection: IncomingConnection, services: Services) -> None:
+    def __init__(
+        self,
+        number: int,
+        connection: IncomingConnection,
+        services: Services,
+        process: Process | None = None,
+    ) -> None:
+        """`process`: which one has connected, if that is known."""
         self.number = number
         self.connection = connection
         self.services = services
@@ -184,7 +196,7 @@ class Flow:
         """Why the server's side did not take it."""
         self._until_reset = trio.CancelScope()
         self._editing = self._begin_editing(name)
-        self.report.open(connection, name, self.services.container)
+        self.report.open(connection, name, self.services.container, process)
 
     @property
     def wire_bytes(self) -> tuple[int, int]:

@@ -111,7 +111,7 @@ class Flows:
             among, key = self._surplus, id(flow)
         else:
             self._begun += 1
-            flow = Flow(self._begun, queued.connection, services)
+            flow = Flow(self._begun, queued.connection, services, queued.process)
             among, key = self.open, flow.number
         among[key] = flow
         nursery.start_soon(self._carry, queued, flow, among, key, is_looked_at)

@@ -18,6 +18,7 @@ from mitml4.errors import ExitCode
 from mitml4.net.attach.resolver import Resolver
 from mitml4.net.capabilities import Capability
 from mitml4.net.links import names_of_links
+from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.rules.interception import Preparation
 from mitml4.net.tap import Tap
 from mitml4.session.attached_source import AttachedSource
@@ -47,6 +48,7 @@ async def run_session(
     say: Say,
     complain: Complain,
     attachment: Attachment | None = None,
+    owners: OwnerFinder | None = None,
 ) -> ExitCode:
     """Run a session to its end. Raises MitmError for what ends it early; no rule stays then."""
     prepare_process()
@@ -84,7 +86,7 @@ async def run_session(
             resets_existing=config.reset_existing,
         )
     else:
-        rules = Rules.applied(preparation, session.note, config.policy)
+        rules = Rules.applied(preparation, session.note, config.policy, owners)
     async with _signals(session):
         await session.run(confined(rules, keep=_KEPT), interceptor, named, pages)
     outputs, hub = session.outputs, session.hub

@@ -7,12 +7,14 @@ of the start.
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
-from mitml4.errors import ExitCode
+from mitml4.errors import ExitCode, MachineError
+from mitml4.net.owner.diag import open_diag
+from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.place import HERE
 from mitml4.net.rules.interception import check, plan, preparing
 
@@ -30,12 +32,14 @@ _SWITCH_S: Final = 0.0005
 
 async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> ExitCode:
     """Run a session to its end. Raises MitmError for what ends it early; no rule stays then."""
-    with _attached(config) as attachment:
+    with ExitStack() as running:
+        attachment = running.enter_context(_attached(config))
         place = attachment.network if attachment else HERE
         if config.dry_run:
             print("\n".join(plan(config.scope, place)))
             return ExitCode.DONE
         check(config.scope, place)
+        owners = running.enter_context(_owners()) if place is HERE and config.scope.local else None
         # A thread that has ended before this process drops its privileges.
         sys.setswitchinterval(_SWITCH_S)
         importing = Thread(target=import_module, args=(_SESSION,), name="import")
@@ -44,7 +48,15 @@ async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> Ex
             importing.join()
             from mitml4.session.host_session import run_session
 
-            return await run_session(config, preparation, say, complain, attachment)
+            return await run_session(config, preparation, say, complain, attachment, owners)
+
+
+def _owners() -> OwnerFinder:
+    """For connections of this host. Raises MachineError."""
+    try:
+        return OwnerFinder.start(open_diag())
+    except OSError as error:
+        raise MachineError(f"cannot look at connections: {error.strerror}") from error
 
 
 def _attached(config: InterceptConfig) -> AbstractContextManager[Attachment | None]:

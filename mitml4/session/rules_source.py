@@ -17,6 +17,7 @@ from mitml4.errors import MachineError
 from mitml4.net import dial
 from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
+from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.rules.interception import Interception, Preparation, belongs, intercepting
 from mitml4.net.rules.scope import Scope
 from mitml4.net.tcp import TcpStream
@@ -43,10 +44,17 @@ class Rules:
     sees_lookups = False
     container: str | None = None
 
-    def __init__(self, scope: Scope, interception: Interception, policy: Policy) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        interception: Interception,
+        policy: Policy,
+        owners: OwnerFinder | None = None,
+    ) -> None:
         """Where the policy refuses any hosts, no new connection may pass unseen."""
         self.scope = scope
         self.interception = interception
+        self.owners = owners
         self._place = interception.channel.place
         self._policy = policy
         self._is_shut_out = False
@@ -55,13 +63,17 @@ class Rules:
     @classmethod
     @asynccontextmanager
     async def applied(
-        cls, preparation: Preparation, note: Say, policy: Policy
+        cls,
+        preparation: Preparation,
+        note: Say,
+        policy: Policy,
+        owners: OwnerFinder | None = None,
     ) -> AsyncIterator[Rules]:
         """The rules are in place while this is entered. Raises MitmError."""
         async with intercepting(preparation) as interception:
             for each in interception.notes:
                 note(each)
-            yield cls(preparation.scope, interception, policy)
+            yield cls(preparation.scope, interception, policy, owners)
 
     def start(self) -> SourceStart:
         return SourceStart(

@@ -25,6 +25,7 @@ from mitml4.net.capabilities import Capability
 from mitml4.net.namespace.dns import Refusals
 from mitml4.net.namespace.launch import Launch, find_program
 from mitml4.net.namespace.namespace import Namespace
+from mitml4.net.owner.finder import OwnerFinder
 from mitml4.screen.terminal import occupy_standard_descriptors
 from mitml4.session.browsers import BrowserTrust, withdraw
 from mitml4.session.ca_page import ca_pages
@@ -62,7 +63,10 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
     if is_confined:
         _check_standard_descriptors()
     at_end = partial(withdraw, dict(os.environ), config.argv)
-    with Namespace.open(loopback=takes_loopback(config), at_end=at_end) as namespace:
+    with (
+        Namespace.open(loopback=takes_loopback(config), at_end=at_end) as namespace,
+        namespace.owners() as owners,
+    ):
         if namespace.has_user_namespace and _changes_user(program):
             say(f"note: {program} is set-user-ID: in a namespace of yours it gets no privilege")
         if is_confined and not namespace.has_user_namespace:
@@ -72,7 +76,7 @@ def run(config: RunConfig, say: Say, complain: Complain) -> int:
         processes.become_subreaper()
         # Output to the terminal must work while the command is in the foreground.
         signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-        return trio.run(_run, config, namespace, launch, say, complain)
+        return trio.run(_run, config, namespace, owners, launch, say, complain)
 
 
 def _check_standard_descriptors() -> None:
@@ -94,7 +98,12 @@ def _changes_user(program: str) -> bool:
 
 
 async def _run(
-    config: RunConfig, namespace: Namespace, launch: Launch, say: Say, complain: Complain
+    config: RunConfig,
+    namespace: Namespace,
+    owners: OwnerFinder,
+    launch: Launch,
+    say: Say,
+    complain: Complain,
 ) -> int:
     prepare_process()
     try:
@@ -131,6 +140,7 @@ async def _run(
     inside = CommandSource.opened(
         config,
         namespace,
+        owners,
         command,
         interceptor,
         session.policy.decide,

@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
@@ -33,6 +34,7 @@ from mitml4.net.splice import PipePool
 from mitml4.net.stream import Stream
 from mitml4.net.tap import Tap
 from mitml4.net.tcp import TcpStream
+from mitml4.process import Process
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
@@ -268,6 +270,8 @@ class Session:
             for source, each in pairs:
                 nursery.start_soon(self._accept, source, each)
                 nursery.start_soon(source.watch, self)
+                if source.owners:
+                    nursery.start_soon(source.owners.run)
             nursery.start_soon(self.flows.run)
             nursery.start_soon(self._rules.watch, self.note)
             if self._scripts:
@@ -279,7 +283,9 @@ class Session:
             await self._stop_asked.wait()
             for source, each in pairs:
                 for connection in await source.close():
-                    self.flows.enter(_queued(connection, source, each))
+                    self._enter(connection, source, each)
+                if source.owners:
+                    source.owners.flush()
             await self.drain()
             self.flows.refuse_waiting()
             if self._scripts:
@@ -292,7 +298,21 @@ class Session:
 
     async def _accept(self, source: FlowSource, services: Services) -> None:
         while True:
-            self.flows.enter(_queued(await source.accept(), source, services))
+            connection = await source.accept()
+            ends = connection.local_ends
+            if source.owners is None or ends is None:
+                self._enter(connection, source, services)
+            else:
+                source.owners.ask(*ends, partial(self._enter, connection, source, services))
+
+    def _enter(
+        self,
+        connection: IncomingConnection,
+        source: FlowSource,
+        services: Services,
+        process: Process | None = None,
+    ) -> None:
+        self.flows.enter(_queued(connection, source, services, process))
 
     async def drain(self) -> None:
         """Wait up to `drain_s` for the open flows to end, or until the second stage of stopping.
@@ -422,7 +442,12 @@ async def _prepare_keys(forge: Forge) -> None:
 
 
 def _queued(
-    connection: IncomingConnection, source: FlowSource, services: Services
+    connection: IncomingConnection,
+    source: FlowSource,
+    services: Services,
+    process: Process | None,
 ) -> QueuedConnection:
     client = source if source.is_one_client else connection.client.ip
-    return QueuedConnection(connection, services, client, is_only_client=source.is_one_client)
+    return QueuedConnection(
+        connection, services, client, process, is_only_client=source.is_one_client
+    )

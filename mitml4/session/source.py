@@ -18,6 +18,7 @@ from mitml4.events import QuicRefused
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
 from mitml4.net.listener import IncomingConnection
+from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.tcp import TcpStream
 from mitml4.session.imports import import_all
 from mitml4.sinks.updates import Update
@@ -61,6 +62,10 @@ class FlowSource(Protocol):
     @property
     def container(self) -> str | None:
         """The name of the container that its connections come from, if it is one."""
+
+    @property
+    def owners(self) -> OwnerFinder | None:
+        """What finds the processes that have opened its connections; None if there is nothing."""
 
     @property
     def sees_lookups(self) -> bool:

@@ -103,6 +103,7 @@ def test_the_connections_of_a_running_program_are_intercepted(
         flows = watch.flows(3)
         assert [flow.closed["reason"] for flow in flows] == ["closed", "closed", "refused"]
         assert {flow.opened["container"] for flow in flows} == {None}
+        assert {flow.opened["process"]["pid"] for flow in flows} == {os.getpid()}
 
         watch = session.watch()
         # The machine's other files of roots follow, which are the program's, too.

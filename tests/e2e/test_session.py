@@ -331,6 +331,7 @@ def test_local_connections_are_intercepted(intercept, lab, echo):
     flows = watch.flows(2)
     assert [flow.opened["destination"]["ip"] for flow in flows] == [V4, V6]
     assert [flow.stack for flow in flows] == [["unknown"]] * 2
+    assert [flow.opened["process"]["pid"] for flow in flows] == [os.getpid()] * 2
 
 
 def test_forwarded_connections_are_none_of_the_local_directions(intercept, client, echo):

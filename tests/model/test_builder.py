@@ -209,7 +209,14 @@ def test_no_field_of_an_event_is_missing_in_the_model() -> None:
     ):
         known = {each.name for model in models for each in fields(model)}
         # Lengths of bodies and trailers are with the request and the response.
-        known |= {"client", "stack", "request_bytes", "response_bytes", "request_trailers"}
+        known |= {
+            "client",
+            "process",
+            "stack",
+            "request_bytes",
+            "response_bytes",
+            "request_trailers",
+        }
         assert {each.name for each in fields(event)} - place - known == set(), event
     named = {event.type for event in EVENTS_OF_SESSIONS}
     assert named - set(_HANDLERS) <= {

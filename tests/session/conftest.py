@@ -39,6 +39,7 @@ class Arrived:
     client: Address
     destination: Address
     interface: str = "lo"
+    local_ends: None = None
 
     @property
     def source(self) -> Address:

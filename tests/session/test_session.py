@@ -34,6 +34,7 @@ class LoopbackSource:
 
     is_one_client = False
     container = None
+    owners = None
     sees_lookups = False
 
     def __init__(self, port: int, sock: socket.socket) -> None:

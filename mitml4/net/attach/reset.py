@@ -17,14 +17,13 @@ from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.netlink import dump, request
+from mitml4.net.owner.diag import INET_REQUEST, SOCK_DIAG_BY_FAMILY, open_diag
 from mitml4.net.place import Place
 from mitml4.net.rules.scope import Scope
 
 __all__ = ["reset_open_connections"]
 
-_NETLINK_SOCK_DIAG: Final = 4
-_BY_FAMILY, _DESTROY = 20, 21  # linux/sock_diag.h
-_REQUEST: Final = struct.Struct("=BBBxI48s")  # struct inet_diag_req_v2, linux/inet_diag.h
+_DESTROY: Final = 21  # linux/sock_diag.h
 _MESSAGE: Final = struct.Struct("=BBxx48s")  # the start of struct inet_diag_msg
 _SOCKET: Final = struct.Struct("!HH16s16s")  # the start of struct inet_diag_sockid
 
@@ -50,7 +49,7 @@ def reset_open_connections(place: Place, scope: Scope) -> int:
     Raises MachineError if the kernel cannot.
     """
     try:
-        with place.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_SOCK_DIAG) as sock:
+        with open_diag(place) as sock:
             served = {found.own.port for found in _sockets(sock, 1 << _LISTEN)}
             asked = [
                 found
@@ -67,8 +66,8 @@ def reset_open_connections(place: Place, scope: Scope) -> int:
 
 def _sockets(sock: socket.socket, states: int) -> Iterator[_Found]:
     for family in (socket.AF_INET, socket.AF_INET6):
-        asked = _REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, bytes(48))
-        for body in list(dump(sock, _BY_FAMILY, asked)):
+        asked = INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, states, bytes(48))
+        for body in list(dump(sock, SOCK_DIAG_BY_FAMILY, asked)):
             of, _, known_by = _MESSAGE.unpack_from(body)
             own_port, port, own, peer = _SOCKET.unpack_from(known_by)
             yield _Found(
@@ -99,7 +98,7 @@ def _is_in(scope: Scope, found: _Found) -> bool:
 
 def _reset(sock: socket.socket, found: _Found) -> bool:
     """Returns whether it was still open."""
-    body = _REQUEST.pack(found.family, socket.IPPROTO_TCP, 0, 0, found.known_by)
+    body = INET_REQUEST.pack(found.family, socket.IPPROTO_TCP, 0, 0, found.known_by)
     with suppress(FileNotFoundError):
         request(sock, _DESTROY, body)
         return True

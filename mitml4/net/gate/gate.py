@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Final, Protocol, TypeAlias, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import trio
 
@@ -28,10 +28,10 @@ from mitml4.dataclass import dataclass
 from mitml4.net.dial import abort
 from mitml4.net.gate.nflog import LoggedPacket, logged_packets
 from mitml4.net.gate.syn import Syn
-from mitml4.net.listener import IncomingConnection, Listener
+from mitml4.net.listener import Ends, IncomingConnection, Listener
 from mitml4.net.tcp import TcpStream
 
-__all__ = ["Ends", "HeldSyn", "PendingConnection", "Refusal", "SynChannel", "SynGate"]
+__all__ = ["HeldSyn", "PendingConnection", "Refusal", "SynChannel", "SynGate"]
 
 _MAX_PENDING: Final = 12_288
 _MAX_MESSAGE: Final = 1 << 16
@@ -46,9 +46,6 @@ _UNREACHABLE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAI
 log = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
-
-Ends: TypeAlias = tuple[Address, Address]
-"""The addresses of a connection: its client, and the address where it was accepted."""
 
 
 class Refusal(Enum):
@@ -71,6 +68,8 @@ class HeldSyn:
     source: Address
     """The source that the server would see: the client's address, or its translation by others."""
     interface: str
+    is_local: bool = True
+    """Whether it was sent in this network namespace."""
     packet_mark: int = 0
     connection_mark: int = 0
     """The marks that others have given it."""
@@ -246,6 +245,11 @@ class PendingConnection:
     @property
     def interface(self) -> str:
         return self.held.interface
+
+    @property
+    def local_ends(self) -> Ends | None:
+        held = self.held
+        return (held.syn.client, held.syn.destination) if held.is_local else None
 
     async def accept(self) -> TcpStream:
         """Accept it. Raises ConnectionResetError if the client has gone. Checkpoints."""

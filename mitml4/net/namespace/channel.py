@@ -9,9 +9,10 @@ from typing import Final
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.net.gate.gate import Ends, HeldSyn, Refusal
+from mitml4.net.gate.gate import HeldSyn, Refusal
 from mitml4.net.gate.nflog import LoggedPacket
 from mitml4.net.gate.syn import Syn
+from mitml4.net.listener import Ends
 from mitml4.net.namespace.rules import Mark
 
 __all__ = ["InjectionSockets", "NamespaceChannel"]

@@ -36,6 +36,7 @@ from mitml4.net.namespace.rules import (
     nft_table,
 )
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
+from mitml4.net.owner.diag import open_diag
 from mitml4.net.tap import packet_socket
 from mitml4.net.tools import LIMITS, run
 
@@ -131,6 +132,8 @@ class _Keeper:
                 return {}, []
             case "socket":
                 return {}, [_dial_socket(arguments["family"]).detach()]
+            case "diag socket":
+                return {}, [open_diag().detach()]
             case "packet socket":
                 return {}, [packet_socket(arguments["interface"]).detach()]
             case "count":

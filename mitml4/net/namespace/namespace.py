@@ -28,6 +28,7 @@ from mitml4.net.namespace.channel import InjectionSockets
 from mitml4.net.namespace.hidden import directories_of, sockets_of_host
 from mitml4.net.namespace.keeper import KINDS, AtEnd, keep
 from mitml4.net.namespace.rules import Sources
+from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.tap import LOOPBACK, Tap
 from mitml4.net.tools import LIMITS, check_tools, run
 
@@ -163,6 +164,11 @@ class Namespace:
         """A socket inside, whose connections are not intercepted. Raises MachineError."""
         _, (descriptor,) = self._ask("socket", family=int(family))
         return socket.socket(fileno=descriptor)
+
+    def owners(self) -> OwnerFinder:
+        """What finds the processes inside that have opened connections. Raises MachineError."""
+        _, (descriptor,) = self._ask("diag socket")
+        return OwnerFinder.start(socket.socket(fileno=descriptor), network=self._kinds["net"])
 
     def tap(self) -> Tap:
         """A tap on all packets inside. Raises MachineError."""

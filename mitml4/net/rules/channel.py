@@ -32,10 +32,11 @@ from mitml4.address import Address
 from mitml4.errors import MachineError
 from mitml4.net.dial import source_towards
 from mitml4.net.gate.conntrack import Conntrack, Entry
-from mitml4.net.gate.gate import Ends, HeldSyn, Refusal
+from mitml4.net.gate.gate import HeldSyn, Refusal
 from mitml4.net.gate.nflog import LoggedPacket, open_log
 from mitml4.net.gate.syn import LONGEST_SYN, Syn
 from mitml4.net.identity import FOREIGN_MASK, Identity
+from mitml4.net.listener import Ends
 from mitml4.net.place import HERE, Place
 from mitml4.net.rules.ruleset import AS_IT_LEAVES, UNCHANGED
 
@@ -114,6 +115,7 @@ class HostChannel:
                     destination=syn.destination,
                     source=syn.client,
                     interface=self._interface(packet),
+                    is_local=not packet.entered_by,
                     packet_mark=packet.mark,
                 )
             elif left := self._leaving.pop(syn.untranslated, None):
@@ -123,6 +125,7 @@ class HostChannel:
                     destination=leaving.destination,
                     source=leaving.client,
                     interface=self._interface(packet),
+                    is_local=not packet.entered_by,
                     packet_mark=first.mark,
                     connection_mark=packet.mark,
                 )

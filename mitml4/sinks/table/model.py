@@ -78,6 +78,8 @@ class Row:
     """Whether a rule has changed something."""
     fell_back: bool = False
     """Whether its client had tried QUIC before, which was refused."""
+    process: str = ""
+    """The name of the process that has connected, where it is known."""
     info: str = ""
     """The last request, or the failure."""
     request: tuple[int, str] | None = None
@@ -127,10 +129,15 @@ class TableModel:
     widest_server: int = 0
     widest_client: int = 0
     widest_stack: int = 0
+    widest_process: int = 0
     """Width in cells of the widest text so far."""
     bytes_up: int = 0
     bytes_down: int = 0
     """Of all flows; for open ones as of the last measurement."""
+    has_several_processes: bool = False
+    """Whether not all flows are of one process, or of none that is known."""
+    _process: str | None = None
+    """That of the first flow."""
     _refused: dict[tuple[str, str], datetime] = field(default_factory=dict)
     """When QUIC was refused, by client and server; the oldest are forgotten."""
     _rows: OrderedDict[int, Row] = field(default_factory=OrderedDict)
@@ -208,6 +215,7 @@ class TableModel:
     def _measure_text(self, row: Row) -> None:
         server = cell_len(str(Target(row.server, row.port)))
         self.widest_server = max(self.widest_server, server)
+        self.widest_process = max(self.widest_process, cell_len(row.process))
         self.widest_client = max(self.widest_client, cell_len(row.client))
         self.widest_stack = max(self.widest_stack, cell_len(join_stack(row.stack)))
 
@@ -216,12 +224,16 @@ class TableModel:
         self.open += 1
         if len(self._rows) >= MAX_ROWS:
             self._forget_one()
+        process = _shown(event.process.name) if event.process else ""
+        self._process = process if self._process is None else self._process
+        self.has_several_processes |= process != self._process
         self._rows[event.flow] = Row(
             flow=event.flow,
             client=event.client.ip,
             server=_shown(event.name or event.destination.ip),
             port=event.destination.port,
             fell_back=self._falls_back(event),
+            process=process,
         )
 
     def _refuse(self, event: QuicRefused) -> None:

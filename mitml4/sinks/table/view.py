@@ -104,6 +104,10 @@ def _client(row: Row, width: int) -> Cell:
     return Cell(fit_middle(row.client, width), _text_style(row))
 
 
+def _process(row: Row, width: int) -> Cell:
+    return Cell(fit(row.process, width), _text_style(row))
+
+
 def _stack(row: Row, width: int) -> Cell:
     return Cell(fit_stack(row.stack, width) if row.stack else " " * width, _row_style(row))
 
@@ -135,15 +139,16 @@ _ALL: Final = 1 << 16
 _COLUMNS: Final = (
     Column("#", 0, 6, _number, _fixed(6), right=True),
     Column("server", 2, 18, _server, lambda model: max(18, model.widest_server)),
-    Column("client", 6, 15, _client, lambda model: max(15, model.widest_client)),
+    Column("client", 7, 15, _client, lambda model: max(15, model.widest_client)),
     Column("stack", 1, 24, _stack, lambda model: max(12, model.widest_stack)),
-    Column("↑", 5, 4, _up, _fixed(4), right=True),
+    Column("process", 5, 8, _process, lambda model: max(8, model.widest_process)),
+    Column("↑", 6, 4, _up, _fixed(4), right=True),
     Column("↓", 3, 4, _down, _fixed(4), right=True),
-    Column("rate", 7, 6, _rate, _fixed(6), right=True),
+    Column("rate", 8, 6, _rate, _fixed(6), right=True),
     Column("last", 4, 16, _info, _fixed(_ALL)),
 )
+_OF_ONE_PROCESS: Final = tuple(column for column in _COLUMNS if column.cell is not _process)
 _HELP_INDENT: Final = 22
-_RANK: Final = sorted(range(len(_COLUMNS)), key=lambda index: _COLUMNS[index].rank)
 
 
 def body_height(height: int) -> int:
@@ -168,9 +173,11 @@ def render(
 ) -> list[Line]:
     """Exactly `height` lines of exactly `width` cells. `body` stands in place of the titles and the
     rows."""
-    wanted = [column.wanted(model) for column in _COLUMNS]
-    shared = share_out(wanted, [column.least for column in _COLUMNS], _RANK, width)
-    columns = [column for column, cells in zip(_COLUMNS, shared, strict=True) if cells]
+    possible = _COLUMNS if model.has_several_processes else _OF_ONE_PROCESS
+    wanted = [column.wanted(model) for column in possible]
+    rank = sorted(range(len(possible)), key=lambda index: possible[index].rank)
+    shared = share_out(wanted, [column.least for column in possible], rank, width)
+    columns = [column for column, cells in zip(possible, shared, strict=True) if cells]
     widths = [cells for cells in shared if cells]
     above = {
         "session": lambda: _session_line(model, width),

@@ -16,6 +16,7 @@ import pytest
 
 from mitml4.lab.network import ROUTER_WAN_V4, ROUTER_WAN_V6, SERVER_V4, SERVER_V6
 from tests.crypto.quic_packets import crypto, initial, vectors
+from tests.e2e.run.conftest import NOBODY
 
 WEB = "https://www.example/"
 CURL = ("curl", "--silent", "--show-error", "--max-time", "10")
@@ -52,6 +53,10 @@ def test_a_command_trusts_what_it_is_shown_and_nothing_is_left(host, nginx, root
     assert (ended.code, ended.out) == (0, HELLO)
     assert ended.stacks == [["tls", "http/2"]]
     assert [event["url"] for event in ended.of_type("http.request")] == [WEB]
+    (opened,) = ended.of_type("flow.open")
+    assert opened["process"]["name"] == "curl"
+    assert opened["process"]["command"] == [*CURL, WEB]
+    assert opened["process"]["uid"] == (0 if root else NOBODY)
     start, stop = ended.events[0], ended.events[-1]
     assert (start["type"], start["mode"], start["table"]) == ("session.start", "run", None)
     assert (stop["type"], stop["reason"]) == ("session.stop", "command ended")

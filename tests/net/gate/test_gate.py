@@ -13,10 +13,10 @@ import trio
 from trio.testing import wait_all_tasks_blocked
 
 from mitml4.address import Address
-from mitml4.net.gate.gate import Ends, HeldSyn, Refusal, SynGate
+from mitml4.net.gate.gate import HeldSyn, Refusal, SynGate
 from mitml4.net.gate.nflog import LoggedPacket
 from mitml4.net.gate.syn import Syn
-from mitml4.net.listener import IncomingConnection, Listener
+from mitml4.net.listener import Ends, IncomingConnection, Listener
 
 SERVER = Address("198.51.100.2", 443)
 

@@ -18,6 +18,7 @@ from mitml4.events import (
     FlowLayer,
     FlowOpen,
     LayerEvent,
+    Process,
     SessionStart,
 )
 from mitml4.protocols.conversation import Target
@@ -165,6 +166,22 @@ def test_every_window_is_filled_exactly(
     assert len(lines) == height
     for line in lines:
         assert sum(cell_len(cell.text) for cell in line) == width
+
+
+def test_processes_are_a_column_where_they_differ() -> None:
+    model = TableModel()
+    ends = {"client": Address("192.0.2.55", 1), "destination": Address("198.51.100.7", 443)}
+
+    def shown_with(number: int, name: str) -> list[str]:
+        process = Process(pid=number, uid=0, name=name, command=(), cgroup=None)
+        model.add(FlowOpen(flow=number, process=process, **ends))
+        return text_of(render(model, model.rows(5), 120, 12)).split()
+
+    assert "process" not in shown_with(1, "curl")
+    assert "process" not in shown_with(2, "curl")
+    shown = shown_with(3, "wget")
+    assert shown.count("process") == shown.count("wget") == 1
+    assert shown.count("curl") == 2
 
 
 def test_a_window_shows_as_many_flows_as_there_is_room_for() -> None:
