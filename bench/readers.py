@@ -77,7 +77,7 @@ READERS: Final[tuple[Reader, ...]] = (
         "mitml4",
         (sys.executable, "-m", "mitml4", "detect", "--json"),
         (sys.executable, "-m", "mitml4", "--version"),
-        lambda output: (None, _lines('"type":"flow.close"')(output)),
+        lambda output: (None, _lines('"flow.open".*"transport":"tcp"')(output)),
     ),
     Reader(
         "tshark",
