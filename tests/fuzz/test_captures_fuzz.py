@@ -28,6 +28,7 @@ from hypothesis import strategies as st
 
 from bench.synthesis import synthesise
 from mitml4.capture import follow as follow_module
+from mitml4.capture.datagrams import DatagramFlows
 from mitml4.capture.files.reader import read_packets
 from mitml4.capture.network.dissector import Dissector, Segment
 from mitml4.capture.packet import Packet
@@ -250,12 +251,21 @@ def detected(data: bytes) -> list[Event]:
 
 
 def dissected(
-    packets: Iterable[Packet], _: object, dissector: Dissector
-) -> Iterator[tuple[float, Segment]]:
-    """All segments, without the fast path."""
+    packets: Iterable[Packet], _: object, datagrams: DatagramFlows, dissector: Dissector
+) -> Iterator[tuple[float, Segment | None]]:
+    """All segments and datagrams, without the fast path."""
     for time_s, link_type, data, start, end in packets:
-        if segment := dissector.unit(link_type, data[start:end]):
-            yield time_s, segment
+        unit = dissector.unit(link_type, data[start:end])
+        taken = dissector.carriers.copy()
+        dissector.carriers.clear()
+        if unit and len(unit) == 3:
+            taken.append(unit)
+        for datagram in taken:
+            datagrams.take(time_s, datagram)
+        if taken:
+            yield time_s, None
+        if unit and len(unit) == 6:
+            yield time_s, unit
 
 
 @given(number=st.integers(0, 2**64 - 1))
