@@ -83,8 +83,10 @@ async def test_the_servers_version_is_the_clients(lab, server_ca, version) -> No
         assert client.version() == version.name.replace("_", ".")
         await client.aclose()
         await proxy.wait_closed()
-    finished = {"example.test"} if version is ssl.TLSVersion.TLSv1_3 else set()
-    assert {site.sni for site in memory._finished} == finished
+    sites = {*memory._speaks_1_3, *(each.site for each in memory._finished)}
+    assert {site.sni for site in sites} == {"example.test"}
+    assert bool(memory._speaks_1_3) == (version is ssl.TLSVersion.TLSv1_3)
+    assert bool(memory._finished) != bool(memory._speaks_1_3)
 
 
 async def test_the_servers_choice_of_alpn_wins_and_none_stays_none(lab, server_ca) -> None:
