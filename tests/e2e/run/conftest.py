@@ -25,7 +25,7 @@ from mitml4.lab.network import ROUTER_WAN_V4, SERVER_V4, SERVER_V6, LabNetwork
 from mitml4.lab.snapshot import difference, take_snapshot
 
 ROOT = Path(__file__).parents[3]
-TIMEOUT_S = 60.0
+TIMEOUT_S = 120.0
 RESOLVER = "127.0.0.53"
 NOBODY = 65534
 ADDRESSES = {

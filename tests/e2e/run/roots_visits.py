@@ -21,7 +21,7 @@ PYTHON = """
 import sys, urllib.request
 for url in sys.argv[1:]:
     try:
-        urllib.request.urlopen(url, timeout=10).read()
+        urllib.request.urlopen(url, timeout=60).read()
         print(url, "accepted")
     except OSError as error:
         print(url, error)
@@ -30,7 +30,7 @@ REQUESTS = """
 import sys, requests
 for url in sys.argv[1:]:
     try:
-        requests.get(url, timeout=10)
+        requests.get(url, timeout=60)
         print(url, "accepted")
     except OSError as error:
         print(url, error)
@@ -43,11 +43,11 @@ for (@ARGV) {
 }
 """
 SHELL = 'for url; do echo "$url" $({} "$url" 2>&1 && echo accepted); done'
-CURL = SHELL.format("curl -sSf -m 10 -o /dev/null")
+CURL = SHELL.format("curl -sSf -m 60 -o /dev/null")
 GIT = SHELL.format("git ls-remote")
 # It names only the URLs that it cannot fetch.
 PIP = "/usr/bin/python3 -m pip download --no-cache-dir --disable-pip-version-check --retries 0"
-PIP += ' nothing --index-url "$1" --extra-index-url "$2"'
+PIP += ' --timeout 60 nothing --index-url "$1" --extra-index-url "$2"'
 
 CLIENTS = {
     "curl": ["sh", "-c", CURL, "sh"],

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from mitml4.lab.certificates import LabAuthority
+from tests.e2e.run.conftest import TIMEOUT_S
 
 VISITS = Path(__file__).with_name("roots_visits.py")
 ENVIRONMENTS = [  # in each, some programs find nothing that is theirs
@@ -53,7 +54,7 @@ def test_programs_trust_whom_they_trust_plainly(roots):
         environ = {name: str(roots.home / file) for name, file in named.items()}
         plain = roots.popen(roots.shell(*visits), env=roots.environ | environ)
         inside = roots.run(*visits, options=("--on-pinned", "fail"), root=True, env=environ)
-        directly = json.loads(plain.communicate(timeout=60)[0])
+        directly = json.loads(plain.communicate(timeout=TIMEOUT_S)[0])
         assert json.loads(inside.out) == directly, (named, inside.err)
         layers = [each for each in inside.of_type("flow.layer") if each["protocol"] == "tls"]
         # curl connects before it finds that there is no such file; the server answers the end.
