@@ -232,8 +232,8 @@ class RuleEditor:
     def _file(self, parts: Sequence[str], request: Request) -> Response:
         """The file; in a folder, the one that the path of the URL names."""
         assert self.folder
+        whole = list(parts)
         try:
-            whole = list(parts)
             if self.folder.is_folder(whole):
                 whole += unquote(request.path.partition("?")[0]).split("/")
             name, content = self.folder.read(whole, self.limit)
@@ -241,7 +241,7 @@ class RuleEditor:
             is_missing = isinstance(error, OSError) and error.errno in _NOT_THERE
             status = 404 if is_missing else 502
             reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
-            text = f"mitml4: {'/'.join(parts)}: {reason}\n".encode()
+            text = f"mitml4: {'/'.join(filter(None, whole))}: {reason}\n".encode()
             plain = Headers.of([("Content-Type", "text/plain; charset=utf-8")])
             return Response(status=status, headers=plain, body=text)
         return Response(

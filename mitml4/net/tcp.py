@@ -283,6 +283,8 @@ class TcpStream(Transport):
 
     @property
     def is_delivering(self) -> bool:
+        if self.socket.fileno() < 0:
+            return False
         # A connection that was reset still counts its unsent bytes, so its state is checked too.
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
         (unacked,) = struct.unpack_from("=I", info, _UNACKED_PACKETS)

@@ -8,12 +8,14 @@ from collections.abc import Callable
 
 import pytest
 import trio
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.edit.parser import parse_rules
 from mitml4.edit.rules import RuleEditor
 from mitml4.events import LayerEvent, RuleApplied
 from mitml4.net.stream import StreamTruncated
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
+from mitml4.tls.ca import CertificateAuthority
 from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes, Script
 
 GET = b"GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n"
@@ -439,6 +441,25 @@ def test_inside_tls_the_server_is_connected_to_when_it_is_needed(flow_lab: FlowL
     editor = rules('[[rule]]\nmatch = "host:a.test path:/no"\nrespond = { status = 503 }')
     out = run(flow_lab, editor, client, server)
     assert met_all(out), (out.met, out.errors)
+
+
+def test_inside_tls_a_server_that_does_not_verify_is_told(flow_lab: FlowLab, monkeypatch) -> None:
+    async def client(end: End) -> None:
+        await end.start_tls()
+        await end.send(GET)
+        await end.expect(OK)
+
+    async def server(end: End) -> None:
+        await end.start_tls(as_server=True)
+        await end.expect(GET)
+
+    other = CertificateAuthority.generate().certificate
+    monkeypatch.setattr(flow_lab, "root", other.public_bytes(Encoding.DER))
+    editor = rules('[[rule]]\nmatch = "host:a.test path:/no"\nrespond = { status = 503 }')
+    out = run(flow_lab, editor, client, server)
+    assert out.met == {"client": "reset", "server": "reset"}
+    (error,) = out.errors
+    assert (error.side, error.stage, error.kind) == ("server", "handshake", "certificate")
 
 
 def test_a_flow_is_cancelled_and_reset_at_each_step(flow_lab: FlowLab) -> None:

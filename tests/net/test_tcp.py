@@ -82,6 +82,7 @@ async def test_a_connection_that_was_reset_has_nothing_left_to_send() -> None:
     theirs.close()
     assert stream.unsent_count() == 0
     stream.close()
+    assert not stream.is_delivering
 
 
 async def test_urgent_data_is_no_end_for_splice_though_the_end_has_come() -> None:

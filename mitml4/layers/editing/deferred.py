@@ -18,10 +18,12 @@ from mitml4.dataclass import dataclass
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.certificate import make_leaf
 from mitml4.layers.client_handshake import ClientHandshake, described
-from mitml4.layers.editing.elsewhere import connect_tls
+from mitml4.layers.editing.elsewhere import RefusedCertificateError, connect_tls
 from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.layer import Edit, Kind, first_bytes
 from mitml4.layers.layer import Inner, Layer
+from mitml4.layers.report import Kind as ErrorKind
+from mitml4.layers.report import Report
 from mitml4.layers.tls import InterceptTls, passthrough_reason, read_hello
 from mitml4.net.stream import Stream
 from mitml4.protocols.context import LayerContext
@@ -98,7 +100,7 @@ class Deferred:
         client_side = await self._shake_hands(bridge, context, hello, visit, version, alpn)
         inside = bridge.inside_tls(client_side, bridge.server_side, context.port)
         context = context.inside_tls()
-        origin = Origin(None, partial(self._connect, hello, context, alpn))
+        origin = Origin(None, partial(self._connect, bridge.report, hello, context, alpn))
         edit = Edit(self.editing, self.observe, self.next_layer, origin)
         inner: Inner | None = await edit.run(inside, context)
         while inner:
@@ -151,8 +153,17 @@ class Deferred:
         handshake.watch_opening(stream)
         return stream
 
-    async def _connect(self, hello: ClientHello, context: LayerContext, alpn: bytes) -> Stream:
+    async def _connect(
+        self, report: Report, hello: ClientHello, context: LayerContext, alpn: bytes
+    ) -> Stream:
         """The flow's own server, by TLS. Raises OSError."""
         below = await self.dial(hello.sni)
         host = hello.sni or (context.target.host if context.target else "")
-        return await connect_tls(self.tls.tools, below, host, (alpn,) if alpn else ())
+        try:
+            return await connect_tls(self.tls.tools, below, host, (alpn,) if alpn else ())
+        except OSError as error:
+            kind: ErrorKind = (
+                "certificate" if isinstance(error, RefusedCertificateError) else "protocol"
+            )
+            report.error("server", "handshake", kind, error.strerror or str(error))
+            raise

@@ -16,16 +16,21 @@ from mitml4.net.stream import Stream, StreamTruncated
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.stream import TlsStream, tls_over
 
-__all__ = ["connect_tls"]
+__all__ = ["RefusedCertificateError", "connect_tls"]
 
 _HANDSHAKE_S: Final = 30.0
+
+
+class RefusedCertificateError(OSError):
+    """A server's certificate does not verify."""
 
 
 async def connect_tls(
     tools: HandshakeTools, below: Stream, host: str, alpn: tuple[bytes, ...]
 ) -> TlsStream:
     """Do the handshake, and verify the server as `--upstream` says: its defects cannot be mirrored
-    here, so they end the connection unless they are ignored. Raises OSError."""
+    here, so they end the connection unless they are ignored. Raises OSError, of which
+    RefusedCertificateError is one."""
     stream = tls_over(below, tools.contexts.plain())
     if not _is_address(host):
         stream.connection.set_tlsext_host_name(host.encode("idna"))
@@ -43,7 +48,7 @@ async def connect_tls(
     verdict = tools.verifier.verify(stream.presented(), host)
     if verdict.is_refused and tools.upstream != "ignore":
         below.abort()
-        raise OSError(errno.EPROTO, f"its certificate: {verdict.reason}")
+        raise RefusedCertificateError(errno.EPROTO, f"its certificate: {verdict.reason}")
     return stream
 
 
