@@ -1,16 +1,19 @@
 """Writes a format in the background: a bounded queue, and a thread that writes what is in it.
 
-Theory of operation: `publish` appends to the queue, in which each flow has its share. A task takes
-items from the queue in batches, and encodes and writes each batch in a thread, so that neither a
-slow disk nor a reader that does not read delays a flow. An idle task writes an item as soon as it
-comes; a busy one collects items for 10 ms. The reader of a pipe is monitored as well, so that its
-end is noticed at once and not with the next item.
+Theory of operation: `publish` appends to the queue, in which each flow has its share. A thread
+takes items from the queue in batches, encodes them and writes them, so that neither a slow disk nor
+a reader that does not read delays a flow. An idle thread is woken by the first item, and writes it
+at once; a busy one collects items for 10 ms. It begins with the first item: a session has given up
+its privileges by then, which a thread that had begun before could keep. The reader of a pipe is
+monitored by a task, so that its end is noticed at once and not with the next item.
 """
 
 from __future__ import annotations
 
 import select
-from collections.abc import Callable
+import time
+from contextlib import suppress
+from threading import Lock, Thread
 from typing import Final, Generic
 
 import trio
@@ -29,7 +32,7 @@ _BATCH: Final = 128
 """Items. Encoding a batch holds the interpreter lock for about a millisecond."""
 _BATCH_BYTES: Final = 256 << 10
 _GATHER_S: Final = 0.01
-"""Between two batches: starting a thread's job costs more than an event."""
+"""Between two batches: waking a thread costs more than an event."""
 _DRAIN_TIMEOUT_S: Final = 5.0
 
 
@@ -51,12 +54,22 @@ class Background(Generic[Item]):
         self._batch = batch
         self._not_written = 0
         self._waiting = FairQueue[Item](Shares(capacity), Shares(_VITAL_CAPACITY))
-        self._news = trio.Event()
+        self._lock = Lock()
+        """Held by who changes the queue."""
+        self._being_written = 0
+        """Items."""
+        self._news = Lock()
+        """What the thread waits for: locked until there is news for it."""
+        self._news.acquire()
         self._has_news = False
+        self._has_begun = trio.Event()
+        self._has_ended = trio.Event()
+        self._failure: Exception | None = None
+        """Why the thread has ended early."""
         self._closing = False
         self._reader_gone = False
+        self._is_abandoned = False
         self._timeout = trio.CancelScope()
-        self._limiter = trio.CapacityLimiter(1)
 
     @property
     def dropped(self) -> int:
@@ -65,33 +78,38 @@ class Background(Generic[Item]):
     def publish(self, event: Published) -> None:
         for item in self._format.take(event):
             flow, size, is_vital = self._format.weight(item)
-            if not self._waiting.put(item, flow, size, is_vital=is_vital):
+            with self._lock:
+                is_kept = self._waiting.put(item, flow, size, is_vital=is_vital)
+            if not is_kept:
                 self._not_written += 1
             elif not self._has_news:
                 self._tell_news()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        failure: OSError | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_reader)
             task_status.started()
-            with self._timeout:
-                try:
-                    await self._write_what_comes()
-                    await self._in_thread(self._format.finish)
-                except OSError as error:
-                    failure = error
+            try:
+                with self._timeout:
+                    await self._has_begun.wait()
+                    token = trio.lowlevel.current_trio_token()
+                    Thread(target=self._work, args=(token,), name="writer", daemon=True).start()
+                    await self._has_ended.wait()
+            finally:
+                self._let_go()
             nursery.cancel_scope.cancel()
-        self._let_go()
-        if not self._timeout.cancelled_caught:
+        failure = self._failure
+        if self._has_ended.is_set():
             try:
                 self._format.file.close()
             except OSError as error:
                 failure = failure or error
         if isinstance(failure, ConnectionError):  # a pipe's reader has gone, or a socket's
             raise BrokenPipeError from failure
-        if failure:
+        if isinstance(failure, OSError):
             raise self._format.file.failure(failure) from failure
+        if failure:
+            raise failure
 
     async def aclose(self) -> None:
         """Write what is queued, for some seconds at most: the reader may never read."""
@@ -100,35 +118,52 @@ class Background(Generic[Item]):
         self._tell_news()
 
     def _tell_news(self) -> None:
-        self._has_news = True
-        self._news.set()
+        if not self._has_news:
+            self._has_news = True
+            self._news.release()
+            self._has_begun.set()
 
     def _let_go(self) -> None:
-        """Drop what is queued, and everything that follows."""
-        self._not_written += len(self._waiting)
-        self._waiting = FairQueue(Shares(0), Shares(0))
+        """Drop what is queued, and everything that follows. If the thread still writes, that is the
+        last that it does."""
+        with self._lock:
+            self._not_written += len(self._waiting)
+            if not self._has_ended.is_set():
+                self._not_written += self._being_written
+            self._waiting = FairQueue(Shares(0), Shares(0))
+            self._is_abandoned = True
+        self._tell_news()
 
-    async def _write_what_comes(self) -> None:
+    def _work(self, token: trio.lowlevel.TrioToken) -> None:
+        """The thread."""
+        try:
+            self._write_what_comes()
+        except Exception as error:
+            self._failure = error
+        with suppress(trio.RunFinishedError):
+            token.run_sync_soon(self._has_ended.set)
+
+    def _write_what_comes(self) -> None:
         """Until `aclose`, and until the queue is empty. Raises OSError."""
-        while self._waiting or not self._closing:
-            await self._news.wait()
-            self._news, self._has_news = trio.Event(), False
+        while not self._is_abandoned:
+            self._news.acquire()
+            self._has_news = False
             if self._reader_gone:
                 raise BrokenPipeError
-            while self._waiting:
-                await self._write_batch(self._waiting.take(*self._batch))
-            await trio.sleep(_GATHER_S)
+            is_last = self._closing
+            while batch := self._next_batch():
+                self._format.write(batch)
+            self._being_written = 0
+            if is_last and not self._is_abandoned:
+                self._format.finish()
+                return
+            time.sleep(_GATHER_S)
 
-    async def _write_batch(self, batch: list[Item]) -> None:
-        try:
-            await self._in_thread(lambda: self._format.write(batch))
-        except trio.Cancelled:
-            self._not_written += len(batch)
-            raise
-
-    async def _in_thread(self, job: Callable[[], None]) -> None:
-        """Run a job in a thread; if the timeout ends while it blocks, it is abandoned."""
-        await trio.to_thread.run_sync(job, abandon_on_cancel=True, limiter=self._limiter)
+    def _next_batch(self) -> list[Item]:
+        with self._lock:
+            batch = self._waiting.take(*self._batch)
+            self._being_written = len(batch)
+            return batch
 
     async def _watch_reader(self) -> None:
         """Notice that the reader has gone, which a pipe reports to a writer only when it writes."""

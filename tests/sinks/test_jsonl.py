@@ -8,6 +8,7 @@ import json
 import os
 import stat
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from mitml4.address import Address
 from mitml4.errors import MitmError
@@ -92,6 +94,31 @@ async def test_an_event_is_there_as_soon_as_it_is_published(numbered, pipe) -> N
                 assert sizes(await reader.receive_some()) == [size]
 
 
+async def test_one_thread_writes_and_begins_with_the_first_event(numbered, pipe) -> None:
+    """Not before: a session gives up its privileges meanwhile, and a thread could keep them."""
+    read_end, write_end = pipe
+    before = threading.active_count()
+    async with (
+        running(to_pipe(write_end)) as sink,
+        trio.lowlevel.FdStream(os.dup(read_end)) as reader,
+    ):
+        await trio.testing.wait_all_tasks_blocked()
+        assert threading.active_count() == before
+        for size in range(3):
+            sink.publish(numbered(size))
+            with trio.fail_after(5):
+                assert sizes(await reader.receive_some()) == [size]
+            assert threading.active_count() == before + 1
+
+
+async def test_an_error_of_ours_is_not_taken_for_one_of_the_file(numbered, tmp_path) -> None:
+    sink = to_file(tmp_path / "events")
+    sink._format.write = None
+    sink.publish(numbered(0))
+    with trio.fail_after(5), pytest.raises(TypeError):
+        await sink.run()
+
+
 async def test_closing_writes_what_is_kept(numbered, tmp_path) -> None:
     path = tmp_path / "events"
     async with running(to_file(path)) as sink:
@@ -159,9 +186,8 @@ async def test_a_reader_that_stands_still_holds_nobody_up(numbered, pipe, monkey
                 sink.publish(numbered(size))
     assert sink.dropped >= 500
     os.close(read_end)  # lets the abandoned write go
-    with trio.fail_after(5):
-        async with sink._limiter:  # it is gone, and will not write into somebody else's descriptor
-            pass
+    with trio.fail_after(5):  # it is gone, and will not write into somebody else's descriptor
+        await sink._has_ended.wait()
 
 
 async def test_a_reader_that_has_gone_ends_it_without_another_event(pipe) -> None:
