@@ -34,6 +34,7 @@ from mitml4.net.place import HERE, Place
 from mitml4.net.rules.arrival import arrives
 from mitml4.net.rules.channel import HostChannel
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
+from mitml4.net.rules.notes import belongs, drops_sent, notes_on
 from mitml4.net.rules.probe import CannotProbeError, InnerProbe, ProbeLink, probe_link
 from mitml4.net.rules.ruleset import Ruleset
 from mitml4.net.rules.scope import Scope
@@ -43,10 +44,8 @@ from mitml4.net.tools import check_tools
 from mitml4.tasks import both
 
 __all__ = [
-    "FORWARDING",
     "Interception",
     "Preparation",
-    "belongs",
     "check",
     "intercepting",
     "plan",
@@ -57,7 +56,6 @@ _SHOWN_PORT: Final = 40000
 _IF_INET6: Final = Path("/proc/self/net/if_inet6")
 _GLOBAL_SCOPE: Final = "00"  # /proc/net/if_inet6
 _CHAINS: Final = "list chains"
-FORWARDING: Final = {"IPv4": "net/ipv4/ip_forward", "IPv6": "net/ipv6/conf/all/forwarding"}
 
 
 class Interception:
@@ -143,7 +141,7 @@ class Interception:
         rules = await self._chains_of_others()
         added = [each for each in rules.dropping_sent if str(each) not in self._dropping_sent]
         self._dropping_sent = _names(rules.dropping_sent)
-        return list(map(_drops_sent, added))
+        return list(map(drops_sent, added))
 
     async def remedy(self) -> str:
         """What the user can do if no connection arrives."""
@@ -220,7 +218,7 @@ async def preparing(scope: Scope, place: Place = HERE) -> AsyncIterator[Preparat
             guard=guard,
             ipv6=ipv6,
             untested=untested,
-            notes=tuple(_notes(scope, rules)),
+            notes=tuple(notes_on(scope, rules)),
             dropping_sent=_names(rules.dropping_sent),
         )
     finally:
@@ -381,55 +379,8 @@ def _remedy(rules: HostRules) -> str:
     return f"the input policy is drop; let in what mitml4 marks: {'; '.join(dropping)}"
 
 
-def belongs(interface: str, master: str) -> str:
-    """What the user is told about an interface of a bridge or a bond."""
-    return (
-        f"{interface} belongs to {master}: connections arrive over {master}, and are not "
-        f"intercepted without --iface {master}"
-    )
-
-
 def _names(chains: Iterable[Chain]) -> frozenset[str]:
     return frozenset(map(str, chains))
-
-
-def _drops_sent(chain: Chain) -> str:
-    """What the user is told about a chain that drops by policy what this host sends."""
-    return (
-        f"{chain} drops by policy what this host sends. It must accept mitml4's connections to "
-        f"servers, or these time out: {chain.opening}"
-    )
-
-
-def _notes(scope: Scope, rules: HostRules) -> Iterator[str]:
-    """Notes about what the user may not expect."""
-    for chain in rules.dropping_sent:
-        yield _drops_sent(chain)
-    for chain, rule in rules.drops_of_sent:
-        yield (
-            f"a rule may drop mitml4's connections to servers, which then time out: {rule}. "
-            "If it does, accept before it established connections, and what mitml4 marks: "
-            f"{chain.opening}"
-        )
-    for rule in rules.counts_of_sent:
-        yield (
-            f"a rule counts connections that this host starts, and counts mitml4's connections to "
-            f"servers, too: {rule}"
-        )
-    if scope.spoof_source and (zoned := next(iter(rules.zones), None)):
-        yield (
-            "with --spoof-source, connections time out if the server's answers come in another "
-            f"conntrack zone than they leave in, as this rule may cause: {zoned}"
-        )
-    if scope.forwarded and (chains := rules.dropping_answers):
-        yield (
-            f"what {', '.join(map(str, chains))} would drop of the servers' answers alone does not "
-            "hold: only first packets pass it (docs/security.md)"
-        )
-    if scope.direction == "forwarded":
-        for version, setting in FORWARDING.items():
-            if read_sysctl(setting) == "0":
-                yield f"this host does not forward {version} ({setting.replace('/', '.')} is 0)"
 
 
 async def _rules_of_others() -> HostRules:

@@ -16,7 +16,7 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.firewall.chains import Chain
 from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
-from mitml4.net.rules.interception import FORWARDING
+from mitml4.net.rules.notes import FORWARDING
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import attempt
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage, rehearse

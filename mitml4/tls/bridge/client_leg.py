@@ -24,10 +24,11 @@ from mitml4.protocols.tls.records import HandshakeType, RecordType
 from mitml4.tls.bridge import certificates, messages, older_messages
 from mitml4.tls.bridge.extensions import Place, check_answers
 from mitml4.tls.bridge.flight import ClientFinished, Flight, SecondHello, Shown
-from mitml4.tls.bridge.hello import RelayedHello, binder_input, binders
+from mitml4.tls.bridge.hello import RelayedHello
 from mitml4.tls.bridge.identity import certificate_of
 from mitml4.tls.bridge.leg import KeyLog, Leg, Message, PeerAlert
 from mitml4.tls.bridge.older_client import OlderClient
+from mitml4.tls.bridge.psks import binder_input, binders
 from mitml4.tls.bridge.wire import uint16, vector
 
 __all__ = ["ClientLeg"]

@@ -35,10 +35,12 @@ from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.protocols.tls.records import HandshakeType, Message, RecordType
 from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.layout import Layout, read_records
+from mitml4.tls.bridge.psks import Psks
 from mitml4.tls.bridge.tickets import Ticket
-from mitml4.tls.bridge.wire import Fields, uint16, vector
+from mitml4.tls.bridge.wire import Fields
 
-__all__ = ["RelayedHello", "Replacements", "binder_input", "binders", "relay_hello"]
+__all__ = ["RelayedHello", "Replacements", "relay_hello"]
 
 _TLS_1_2: Final = 0x0303
 _TLS_1_3: Final = 0x0304
@@ -48,49 +50,6 @@ _PSK_KE: Final = 0
 _ECH_OUTER: Final = 0  # RFC 9849 §5
 _ECH_INNER: Final = 1
 _MIN_RECORD_SIZE: Final = 64  # RFC 8449 §4
-_RECORD_HEADER_BYTES: Final = 5
-
-
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """The records of a handshake message: version and size of each."""
-
-    records: tuple[tuple[int, int], ...]
-
-    def apply(self, message: bytes) -> bytes:
-        """A message of the same length in the same records."""
-        stream, at = bytearray(), 0
-        for version, size in self.records:
-            stream += bytes((RecordType.HANDSHAKE,)) + uint16(version)
-            stream += vector(2, message[at : at + size])
-            at += size
-        return bytes(stream)
-
-
-def _read_records(stream: bytes) -> tuple[bytes, _Layout]:
-    """The message at the start of a stream, header and all; what follows its last record is not
-    looked at. Raises TlsError, and CannotBridge for a hello of SSLv2."""
-    if stream and stream[0] & 0x80:
-        raise CannotBridge("a hello of SSLv2")
-    message, records = bytearray(), []
-    fields = Fields(stream, "ClientHello")
-    while not (length := _length_of(message)) or len(message) < length:
-        kind, version = fields.uint8(), fields.uint16()
-        if kind != RecordType.HANDSHAKE or version >> 8 != 3:
-            raise TlsError(Alert.UNEXPECTED_MESSAGE, "a record that is no part of a ClientHello")
-        fragment = fields.vector(2)
-        records.append((version, len(fragment)))
-        message += fragment
-    if message[0] != HandshakeType.CLIENT_HELLO:
-        raise TlsError(Alert.UNEXPECTED_MESSAGE, "another message than a ClientHello")
-    if len(message) > length:
-        raise TlsError(Alert.UNEXPECTED_MESSAGE, "a message after the ClientHello, in its record")
-    return bytes(message), _Layout(tuple(records))
-
-
-def _length_of(message: bytearray) -> int:
-    """Of a handshake message with its header; 0: not known yet."""
-    return 4 + int.from_bytes(message[1:4], "big") if len(message) >= 4 else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +90,7 @@ class RelayedHello:
     """The signature schemes of delegated credentials (RFC 9345)."""
     record_size_limit: int | None
     """RFC 8449: bytes of a record's plaintext that the client takes, type and padding included."""
-    layout: _Layout
+    layout: Layout
 
     def records(self) -> bytes:
         """What is sent to the server, in the client's record layout: sizes and versions."""
@@ -196,7 +155,7 @@ def relay_hello(
     Raises TlsError for a hello that no server accepts, and CannotBridge for one that the bridge has
     no answer to.
     """
-    message, layout = _read_records(stream)
+    message, layout = read_records(stream)
     relay = _Relay(message, replacements, find_ticket)
     relay.read()
     parsed = parsed or _parsed(message)
@@ -250,64 +209,6 @@ def _offers_session(parsed: ClientHello, relay: _Relay) -> bool:
     return relay.offers_session or has_id
 
 
-def binder_input(message: bytes) -> bytes:
-    """The part of a ClientHello that its binders sign: all before their list (RFC 8446
-    §4.2.11.2). The hello has pre_shared_key, and was relayed."""
-    return message[: _psks_of(message).end]
-
-
-def binders(message: bytes) -> tuple[bytes, ...]:
-    """The binders of a ClientHello, one for each identity. It has pre_shared_key, and was
-    relayed."""
-    return tuple(message[start:end] for start, end in _psks_of(message).binders)
-
-
-def _psks_of(message: bytes) -> _Psks:
-    """pre_shared_key is the last extension, which ends the message."""
-    fields = Fields(message, "ClientHello", 38)
-    fields.vector(1)
-    fields.vector(2)
-    fields.vector(1)
-    extensions = fields.fields(2)
-    while extensions:
-        kind, body = extensions.uint16(), extensions.fields(2)
-        if kind == Extension.PRE_SHARED_KEY:
-            return _Psks.read(body)
-    raise TlsError(Alert.MISSING_EXTENSION, "a ClientHello without pre_shared_key")
-
-
-@dataclass(frozen=True, slots=True)
-class _Psks:
-    """Where the parts of pre_shared_key are in the message (RFC 8446 §4.2.11)."""
-
-    identities: tuple[tuple[int, int], ...]
-    binders: tuple[tuple[int, int], ...]
-    end: int
-    """The end of the identities."""
-
-    def binder_bytes(self, index: int) -> int:
-        start, end = self.binders[index]
-        return end - start
-
-    @classmethod
-    def read(cls, fields: Fields) -> _Psks:
-        identities, signed = [], []
-        listed = fields.fields(2, least=7)
-        end = fields.at
-        while listed:
-            identity = listed.vector(2, least=1)
-            identities.append((listed.at - len(identity), listed.at))
-            listed.uint32()
-        listed = fields.fields(2, least=33)
-        while listed:
-            binder = listed.vector(1, least=32)
-            signed.append((listed.at - len(binder), listed.at))
-        fields.end()
-        if len(identities) != len(signed):
-            raise TlsError(Alert.ILLEGAL_PARAMETER, "not as many binders as identities")
-        return cls(tuple(identities), tuple(signed), end)
-
-
 class _Relay:
     """Reads a hello once, and replaces on the way."""
 
@@ -324,7 +225,7 @@ class _Relay:
         self.session_id = b""
         self.shares: dict[int, KeyShare] = {}
         self.client_shares: dict[int, bytes] = {}
-        self.psks: _Psks | None = None
+        self.psks: Psks | None = None
         self.psk_modes = b""
         self.sends_early_data = False
         self.ticket: tuple[int, Ticket] | None = None
@@ -432,7 +333,7 @@ class _Relay:
 
     def take_psks(self, body: Fields) -> None:
         """RFC 8446 §4.2.11."""
-        self.psks = _Psks.read(body)
+        self.psks = Psks.read(body)
         self.offers_session = True
         for start, end in self.psks.binders:
             self._replace(end, os.urandom(end - start))

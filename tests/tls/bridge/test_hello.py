@@ -18,14 +18,9 @@ from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension
 from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.extensions import RawExtensions
-from mitml4.tls.bridge.hello import (
-    RelayedHello,
-    Replacements,
-    binder_input,
-    binders,
-    relay_hello,
-)
+from mitml4.tls.bridge.hello import RelayedHello, Replacements, relay_hello
 from mitml4.tls.bridge.messages import ServerHello, message_hash
+from mitml4.tls.bridge.psks import binder_input, binders
 from mitml4.tls.bridge.tickets import Ticket
 from mitml4.tls.bridge.wire import message, uint16, vector
 

@@ -19,9 +19,10 @@ from mitml4.tls.bridge import messages, older_messages
 from mitml4.tls.bridge.client_leg import ClientLeg
 from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.flight import ClientFinished, Flight, SecondHello
-from mitml4.tls.bridge.hello import RelayedHello, Replacements, binder_input, relay_hello
+from mitml4.tls.bridge.hello import RelayedHello, Replacements, relay_hello
 from mitml4.tls.bridge.leg import PeerAlert
 from mitml4.tls.bridge.older import Older
+from mitml4.tls.bridge.psks import binder_input
 from mitml4.tls.bridge.tickets import Ticket
 from mitml4.tls.bridge.wire import message, uint16, vector
 from tests.tls.bridge.peers import shown
