@@ -311,14 +311,15 @@ class NewSessionTicket:
     @classmethod
     def parse(cls, body: bytes) -> NewSessionTicket:
         fields = Fields(body, "NewSessionTicket")
-        lifetime, age_add = fields.uint32(), fields.uint32()
-        nonce = fields.vector(1)
-        ticket = fields.vector(2, least=1)
-        extensions = RawExtensions.read(fields)
-        fields.end()
-        return cls(
-            lifetime=lifetime, age_add=age_add, nonce=nonce, ticket=ticket, extensions=extensions
+        ticket = cls(
+            lifetime=fields.uint32(),
+            age_add=fields.uint32(),
+            nonce=fields.vector(1),
+            ticket=fields.vector(2, least=1),
+            extensions=RawExtensions.read(fields),
         )
+        fields.end()
+        return ticket
 
     def encode(self) -> bytes:
         return message(

@@ -24,6 +24,7 @@ from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import certificates, messages, older_messages
+from mitml4.tls.bridge.delegation import verify_credential
 from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.extensions import Place, RawExtensions, check_answers
 from mitml4.tls.bridge.flight import SETTINGS, Flight, Retry, ServerFinished
@@ -295,7 +296,7 @@ class ServerLeg(Leg):
         credential = extensions.get(Extension.DELEGATED_CREDENTIAL)
         if credential is not None:
             try:
-                key, scheme = certificates.verify_credential(
+                key, scheme = verify_credential(
                     credential,
                     leaf,
                     self.hello.credential_algorithms,
