@@ -246,6 +246,8 @@ def raise_alert(alert: int) -> NoReturn:
 async def receive(stream: Stream, leg: Leg) -> None:
     """Feed a leg with what comes next. Raises StreamTruncated at the end, OSError."""
     while (count := stream.receive_nowait(_SCRATCH)) is None:
+        if (count := stream.receive_urgent(_SCRATCH)) is not None:
+            break
         await stream.wait_receivable()
     if not count:
         raise StreamTruncated("closed during the handshake")

@@ -20,6 +20,8 @@ from typing import Final, NoReturn, Protocol
 
 import trio
 
+from mitml4.net import urgent
+
 __all__ = ["KernelSocket", "Stream", "StreamTruncated", "Transport", "UrgentAhead"]
 
 _DRAIN_TIMEOUT_S: Final = 2.0
@@ -146,6 +148,14 @@ class Stream(ABC):
     def peek_urgent(self) -> bytes:
         """The next byte, if it is available and urgent."""
         return b""
+
+    def receive_urgent(self, buffer: memoryview) -> int | None:
+        """Read the next byte if it is urgent, where that means nothing, as in TLS: what
+        `receive_nowait` stops at, and nothing waits for. None: it is not."""
+        byte = self.peek_urgent() if urgent.has_come else b""
+        buffer[: len(byte)] = byte
+        self.discard(len(byte))
+        return len(byte) or None
 
     async def send_some(
         self, data: bytes, *, as_urgent: bool = False, fed_by: Transport | None = None

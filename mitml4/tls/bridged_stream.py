@@ -15,7 +15,6 @@ from typing import Final
 
 import trio
 
-from mitml4.net import urgent
 from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.records import MAX_RECORD
@@ -115,8 +114,8 @@ class BridgedStream(OpenedStream):
                 ciphertext[:kept] = connection.kept
             room = ciphertext[kept : connection.ciphertext_bytes(len(buffer))]
             count = self.below.receive_nowait(room)
-            if count is None and urgent.has_come:
-                count = self._receive_urgent(room)
+            if count is None:
+                count = self.below.receive_urgent(room)
             if count is None:
                 return None
             if not count:
@@ -124,13 +123,6 @@ class BridgedStream(OpenedStream):
             return connection.open(ciphertext[: kept + count], buffer)
         finally:
             _buffers.append(ciphertext)
-
-    def _receive_urgent(self, room: memoryview) -> int | None:
-        """TLS has no urgent data: the byte is a part of a record, as for OpenSSL."""
-        byte = self.below.peek_urgent()
-        room[: len(byte)] = byte
-        self.below.discard(len(byte))
-        return len(byte) or None
 
     def _has_unread(self) -> bool:
         return bool(self.connection.kept) and self.connection.keeps_record

@@ -233,6 +233,8 @@ class _MemoryTlsStream(TlsStream):
                 return  # another task has just fed OpenSSL
         async with self._receiving:
             while (count := self.below.receive_nowait(self._incoming)) is None:
+                if (count := self.below.receive_urgent(self._incoming)) is not None:
+                    break
                 await self.below.wait_receivable()
             received: bytes | memoryview = self._incoming[:count]
             if self._framing:

@@ -8,8 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 import trio
+from OpenSSL import SSL
 
+from mitml4.layers.bridged_server import receive
+from mitml4.layers.editing.reader import Reader
 from mitml4.net import urgent
+from mitml4.net.stream import Stream
+from mitml4.net.tcp import TcpStream
+from mitml4.tls.failure import TlsFailure
+from mitml4.tls.stream import tls_over
 
 GREETINGS = {"unknown": b"\x00\x01", "ftp": b"220 FTP ready\r\n"}
 MUCH = 300_000  # enough to be spliced
@@ -137,3 +144,44 @@ async def test_nothing_is_lost_though_no_signal_comes(lab, pieces: list[Piece]) 
     signal.signal(signal.SIGURG, signal.SIG_IGN)
     heard, _ = await carry(lab, GREETINGS["unknown"], pieces)
     assert b"".join(data for data, _ in heard) == b"".join(data for data, _ in pieces)
+
+
+async def by_the_bridge(stream: Stream) -> bytes:
+    class Leg:
+        received = b""
+
+        def receive(self, data: memoryview) -> None:
+            self.received += data
+
+    leg = Leg()
+    while len(leg.received) < 5:
+        await receive(stream, leg)
+    return leg.received
+
+
+async def by_openssl(stream: Stream) -> bytes:
+    """It is refused once five bytes of it have come."""
+    with pytest.raises(TlsFailure, match="http request"):
+        await tls_over(stream, SSL.Context(SSL.TLS_METHOD), server_side=True).handshake()
+    return b"GET /"
+
+
+async def by_an_editor(stream: Stream) -> bytes:
+    reader = Reader(stream)
+    while len(reader.data) < 5:
+        await reader.more()
+    return reader.take()
+
+
+@pytest.mark.parametrize("read", [by_the_bridge, by_openssl, by_an_editor])
+async def test_where_it_means_nothing_it_is_a_byte_like_others(read) -> None:
+    """In a handshake of TLS, and in HTTP that is edited: nobody waits for it until a timeout."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near = TcpStream(listener.accept()[0])
+    with far:
+        far.send(b"GET ")
+        far.send(b"/", socket.MSG_OOB)
+        with trio.fail_after(5):
+            assert await read(near) == b"GET /"
+    near.abort()

@@ -36,6 +36,8 @@ class Reader:
         await trio.lowlevel.checkpoint()
         try:
             while (count := self.stream.receive_nowait(memoryview(piece))) is None:
+                if (count := self.stream.receive_urgent(memoryview(piece))) is not None:
+                    break
                 await self.stream.wait_receivable()
         except StreamTruncated:
             self.is_truncated, count = True, 0

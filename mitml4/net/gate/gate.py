@@ -88,8 +88,12 @@ class SynChannel(Protocol):
     def admit(self, held: HeldSyn) -> Ends:
         """Send it to the listener, where the connection then has these addresses.
 
-        Raises OSError if the kernel does not accept it; the client will retransmit.
+        Raises OSError if the kernel does not accept it, FileExistsError if it has such a connection
+        already; the client will retransmit.
         """
+
+    def repeat(self, held: HeldSyn) -> None:
+        """Send one that was admitted again, since the first may have been lost. Best effort."""
 
     def withdraw(self, held: HeldSyn) -> None:
         """Undo `admit` for a connection that has not arrived: if its client sends the SYN again,
@@ -226,6 +230,8 @@ class PendingConnection:
         self.held = held
         self._gate = gate
         self._is_let_in = False
+        self._is_known = False
+        """Whether the kernel has such a connection already, which no asking changes."""
         self._ends: Ends | None = None
         self._has_arrived = trio.Event()
         self._socket: socket.socket | None = None
@@ -286,8 +292,10 @@ class PendingConnection:
         self._gate.channel.refuse(self.held, Refusal.UNREACHABLE if unreachable else Refusal.RESET)
 
     def ask_again(self) -> None:
-        """The client has retransmitted its SYN."""
-        if self._is_let_in:
+        """The client has retransmitted its SYN. It is admitted again only if it was not."""
+        if self._ends is not None:
+            self._gate.channel.repeat(self.held)
+        elif self._is_let_in and not self._is_known:
             self._admit()
 
     def give_up(self) -> None:
@@ -305,7 +313,8 @@ class PendingConnection:
     def _admit(self) -> None:
         try:
             self._ends = self._gate.channel.admit(self.held)
-        except OSError:
+        except OSError as error:
+            self._is_known = isinstance(error, FileExistsError)
             log.info("cannot accept %s for %s", self.client, self.destination, exc_info=True)
             return
         self._gate.admitted[self._ends] = self

@@ -69,6 +69,9 @@ class NamespaceChannel:
         self._sockets.send(held.syn.packet, held.syn.destination, Mark.ADMITTED)
         return held.syn.client, held.syn.destination
 
+    def repeat(self, held: HeldSyn) -> None:
+        self.admit(held)
+
     def withdraw(self, held: HeldSyn) -> None:
         """Nothing has been kept of it."""
 

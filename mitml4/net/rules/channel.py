@@ -139,6 +139,10 @@ class HostChannel:
         self._send(held)
         return ends
 
+    def repeat(self, held: HeldSyn) -> None:
+        with suppress(OSError):
+            self._send(held)
+
     def withdraw(self, held: HeldSyn) -> None:
         with suppress(OSError):
             self._conntrack.remove(held.syn.client, held.syn.destination)

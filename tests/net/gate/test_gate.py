@@ -32,6 +32,8 @@ class Channel:
         self.withdrawn: list[int] = []
         self.lets_in = True
         self.loses = False
+        self.repeated: list[int] = []
+        self.error = errno.ENOMEM
         self.clients: list[socket.socket] = []
 
     def ask(self, port: int, client: int = 2, server_port: int = 443) -> None:
@@ -53,12 +55,15 @@ class Channel:
     def admit(self, held: HeldSyn) -> Ends:
         self.admitted.append(held.syn.client.port)
         if not self.lets_in:
-            raise OSError(errno.ENOMEM, "no memory")
+            raise OSError(self.error, "cannot")
         if self.loses:
             return held.syn.client, held.destination
         client = socket.create_connection(("127.0.0.1", self.listener.address.port))
         self.clients.append(client)
         return Address.of(client.getsockname()), Address.of(client.getpeername())
+
+    def repeat(self, held: HeldSyn) -> None:
+        self.repeated.append(held.syn.client.port)
 
     def withdraw(self, held: HeldSyn) -> None:
         self.withdrawn.append(held.syn.client.port)
@@ -199,6 +204,25 @@ async def test_who_asks_again_while_being_let_in_is_let_in_again(gate: SynGate) 
             gate.channel.lets_in = True
             gate.channel.ask(1001)
     assert gate.channel.admitted == [1001, 1001]
+
+
+@pytest.mark.parametrize("is_known", [False, True])
+async def test_who_asks_again_costs_no_second_admission(gate: SynGate, is_known: bool) -> None:
+    """Neither once it is admitted, nor where it cannot be, since it is known already."""
+    gate.channel.loses, gate.channel.lets_in = True, not is_known
+    gate.channel.error = errno.EEXIST
+    gate.channel.ask(1001)
+    connection = await gate.accept()
+    with trio.fail_after(5), pytest.RaisesGroup(ConnectionResetError):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept_and_close, connection)
+            for _ in range(3):
+                await wait_all_tasks_blocked()
+                gate.channel.ask(1001)
+            await wait_all_tasks_blocked()
+            gate.pending[connection.client, SERVER].give_up()
+    assert gate.channel.admitted == [1001]
+    assert gate.channel.repeated == ([] if is_known else [1001] * 3)
 
 
 @pytest.mark.parametrize(
