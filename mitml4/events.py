@@ -93,7 +93,7 @@ class SessionStart(Event):
 
     type: ClassVar[str] = "session.start"
     version: str
-    mode: Literal["intercept", "run", "detect"]
+    mode: Literal["intercept", "run", "proxy", "detect"]
     interfaces: tuple[str, ...]
     listeners: tuple[Address, ...]
     ca: CertificateAuthority | None

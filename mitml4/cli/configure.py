@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import sys
@@ -16,12 +17,12 @@ from mitml4.net.rules.scope import Ends, Scope
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
 from mitml4.screen.terminal import is_terminal
-from mitml4.session.config import Attach, Display, InterceptConfig, RunConfig
+from mitml4.session.config import Attach, Display, InterceptConfig, ProxyConfig, RunConfig
 from mitml4.session.imports import import_decoders
 from mitml4.session.policy import Policy
 from mitml4.session.routes import routes_of
 
-__all__ = ["intercept_config", "refuse_one_file_for_two", "run_config", "shown"]
+__all__ = ["intercept_config", "proxy_config", "refuse_one_file_for_two", "run_config", "shown"]
 
 T = TypeVar("T")
 
@@ -115,6 +116,28 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
         wait=given["wait"],
         output=display,
         **_common(console, given, os.environ),
+    )
+
+
+def proxy_config(console: Console, **given: Any) -> ProxyConfig:
+    """From the options of `proxy`. Raises UsageError."""
+    _check_allow(given)
+    is_private = all(ipaddress.ip_address(each.ip).is_loopback for each in given["listen"])
+    if not (is_private or given["auth"] or given["open"]):
+        raise UsageError(
+            f"everybody who reaches {given['listen'][0]} could use the proxy",
+            hint="--auth user:password; or --open, if that is meant",
+        )
+    if given["auth"] and given["open"]:
+        raise UsageError("--auth and --open: only one of them", hint="leave out --open")
+    return ProxyConfig(
+        listen=given["listen"],
+        auth=given["auth"],
+        ca_dir=given["ca_dir"] or _default_ca_directory(),
+        output=_display_on_stdout(given),
+        duration_s=given["duration"],
+        max_flows=given["max_flows"],
+        **_common(console, given, {}),
     )
 
 

@@ -89,6 +89,10 @@ COMMANDS: Final = {
     ),
     "view": Entry("mitml4.cli.view:view", "Show the flows of a file, or write a report of them."),
     "run": Entry("mitml4.cli.run:run", "Run a command, and intercept its connections."),
+    "proxy": Entry(
+        "mitml4.cli.proxy:proxy",
+        "Intercept clients that use it as their proxy (HTTP and SOCKS).",
+    ),
     "ca": Entry("mitml4.cli.ca:ca", "Manage the certificate authority that clients have to trust."),
     "rules": Entry("mitml4.cli.rules:rules", "Check files of rules that change traffic."),
     "doctor": Entry(

@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
+from mitml4.address import Address
 from mitml4.cli.origin import origin_of
 from mitml4.errors import UsageError
 from mitml4.net import processes
@@ -33,6 +34,7 @@ __all__ = [
     "parse_duration",
     "parse_interface",
     "parse_lifetime",
+    "parse_listen",
     "parse_network",
     "parse_output",
     "parse_packets_output",
@@ -161,6 +163,25 @@ def parse_interface(name: str) -> str:
     if name not in there:
         raise UsageError(f"there is no interface {name!r}", hint=f"there are: {', '.join(there)}")
     return name
+
+
+def parse_listen(text: str) -> tuple[Address, ...]:
+    """From `:8080`, `192.0.2.7:8080` or `[::]:8080`. Raises UsageError."""
+    host, colon, port = text.rpartition(":")
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and int(port) <= 65535
+    hosts: tuple[str, ...] = ("127.0.0.1", "::1")
+    if host not in ("", "localhost"):
+        try:
+            hosts = (str(ipaddress.ip_address(host.strip("[]"))),)
+        except ValueError:
+            is_port = False
+        is_port = is_port and (":" in hosts[0]) == host.startswith("[")
+    if not (colon and is_port):
+        raise UsageError(
+            f"{text!r} is no address and port",
+            hint="as in: --listen :8080, --listen 192.168.1.2:8080 or --listen '[::]:8080'",
+        )
+    return tuple(Address(each, int(port)) for each in hosts)
 
 
 def parse_network(text: str) -> IPv4Network | IPv6Network:

@@ -151,6 +151,10 @@ class Bridge:
         down.ahead = self.down.ahead
         return replace(self, up=up, down=down)
 
+    def put_under(self, policy: FlowPolicy) -> None:
+        """This policy decides where its flow goes, from here on."""
+        self.up.on_urgent = _refuse_urgent(policy)
+
     def inside_tls(self, client_side: Stream, server_side: Stream, port: int | None) -> Bridge:
         """The bridge of the plaintext; its connection is bound for this port."""
         if self.plaintext:

@@ -61,9 +61,10 @@ class AnswerByPages:
         """Raises OSError when the client breaks, and Blocked."""
         near, far = memory_pair()
         follower = Follower(bridge.through(near), context, "answered")
-        await first_of(follower.detect, partial(self._serve, far))
+        await first_of(follower.detect, partial(self.serve, far))
 
-    async def _serve(self, far: MemoryStream) -> None:
+    async def serve(self, far: MemoryStream) -> None:
+        """Answer what comes on a connection in memory. Does not return before its end is taken."""
         try:
             await self._answer_all(far)
         except (OSError, trio.ClosedResourceError):

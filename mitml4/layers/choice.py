@@ -1,5 +1,6 @@
 """Which layer comes next on a bridge.
 
+a client of our proxy asks   Observe or Edit; inside its tunnel, Onward and then as below
 nobody may look    RelayUnseen
 a rule may match   Edit, which goes on with the others; also if not all hosts are allowed
 otherwise          Observe, which goes on with InterceptTls where it finds TLS
@@ -17,6 +18,7 @@ from mitml4.layers.converse import Follower
 from mitml4.layers.editing.flow import FlowEditing
 from mitml4.layers.editing.layer import Edit
 from mitml4.layers.layer import Inner, Layer
+from mitml4.layers.proxy.onward import TUNNELS, Onward, Opened
 from mitml4.layers.redial import Redial
 from mitml4.layers.tls import InterceptTls, TlsInterceptor
 from mitml4.layers.unseen import RelayUnseen
@@ -38,8 +40,17 @@ class LayerChoice:
     editing: FlowEditing | None = None
     """The editor of the flow; None: nothing can match it."""
 
+    tunnel: Callable[[], Opened] | None = None
+    """Gives the connection to the server where the client asks a proxy of ours."""
+
     def next_layer(self, context: LayerContext) -> Layer:
-        if self.unseen and not context.policy.is_strict:
+        if self.tunnel and context.depth == 1 and context.stack[0] in TUNNELS:
+            return Onward(self.tunnel, self._next_layer)
+        return self._next_layer(context)
+
+    def _next_layer(self, context: LayerContext) -> Layer:
+        is_for_proxy = self.tunnel is not None and context.depth == 0
+        if self.unseen and not context.policy.is_strict and not is_for_proxy:
             return RelayUnseen(self.unseen)
         observe = self.observe()
         if not self.editing or not (self.editing.guards or self.editing.may_match(context)):

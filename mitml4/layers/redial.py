@@ -36,6 +36,8 @@ class Redial:
     """Make another connection to the server; raises OSError. The flow closes it in the end."""
     adopt: Callable[[Stream], None]
     """Make it the server side, in place of the first one, which the caller has closed."""
+    depth: int = 0
+    """The depth at which the connection is plain: 1 inside a tunnel that we have opened."""
 
     async def connect(self) -> Stream | None:
         """Another connection; None if the server does not accept one."""

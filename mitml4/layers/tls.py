@@ -138,7 +138,7 @@ class InterceptTls:
         speaker: Speaker,
     ) -> Inner | None:
         """Do both handshakes, by the bridge if it can, else by OpenSSL."""
-        redial = self.redial if context.depth == 0 else None
+        redial = self.redial if context.depth == self.redial.depth else None
         again = self.redial.behind(bridge.prelude) if bridge.prelude else redial
         parts = context, hello, visit, speaker, redial
         may_bridge = again is not None or self._may_bridge_inside(hello, visit)

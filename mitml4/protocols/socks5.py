@@ -34,7 +34,7 @@ from mitml4.protocols.conversation import (
 from mitml4.protocols.parts.fields import Reader, Short, evaluate
 from mitml4.protocols.parts.turns import Turns
 
-__all__ = ["PROTOCOL", "Socks5", "Socks5Details"]
+__all__ = ["PROTOCOL", "Socks5", "Socks5Details", "read_address"]
 
 VERSION: Final = 5
 NO_AUTHENTICATION: Final = 0x00
@@ -174,7 +174,7 @@ class Socks5(Turns):
             if data[0] == 1:
                 _read_credentials(reader)
             reader.take(3)
-            return [_read_address(reader)]
+            return [read_address(reader)]
         except Short:
             return []
         except ProtocolError as error:
@@ -220,7 +220,7 @@ class Socks5(Turns):
         _version(reader, VERSION, "the request")
         command = reader.uint(1)
         reader.take(1)
-        self.target = _read_address(reader)
+        self.target = read_address(reader)
         self.command = command
         if _command_name(command) != "udp associate":  # for which it is the client's own address
             self.named.append(self.target)
@@ -237,7 +237,7 @@ class Socks5(Turns):
             self.stay_plain()
             return
         reader.take(1)
-        _read_address(reader)
+        read_address(reader)
         self.reply = _reply_name(0)
         self.go_inside()
 
@@ -255,7 +255,7 @@ def _read_credentials(reader: Reader) -> bytes:
     return username
 
 
-def _read_address(reader: Reader) -> Target:
+def read_address(reader: Reader) -> Target:
     """`ATYP ADDR PORT` (RFC 1928 §5)."""
     match reader.uint(1):
         case 1:

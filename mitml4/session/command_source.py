@@ -83,6 +83,7 @@ class CommandSource:
 
     is_one_client = True
     container: str | None = None
+    proxy: None = None
     sees_lookups = True
 
     def __init__(

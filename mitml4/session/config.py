@@ -6,6 +6,7 @@ from dataclasses import field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.filter.expression import Filter
 from mitml4.net.rules.scope import Scope
@@ -14,7 +15,7 @@ from mitml4.session.policy import Policy
 from mitml4.session.routes import Routes
 from mitml4.sinks.tcp_reader import TcpReader
 
-__all__ = ["Attach", "Display", "InterceptConfig", "RunConfig", "SessionConfig"]
+__all__ = ["Attach", "Display", "InterceptConfig", "ProxyConfig", "RunConfig", "SessionConfig"]
 
 Display: TypeAlias = Literal[
     "table", "json", "table-on-tty", "final-table", "json-on-stderr", "lines", "none"
@@ -113,3 +114,14 @@ class RunConfig(SessionConfig):
     """What to do with datagrams that are neither DNS nor QUIC."""
     wait: bool = True
     """The session lasts until the descendants of the command have ended, too."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyConfig(SessionConfig):
+    """Options of `mitml4 proxy`."""
+
+    listen: tuple[Address, ...]
+    """Where clients connect, at one port."""
+    auth: tuple[bytes, ...] = ()
+    """The pairs `user:password` of which clients have to name one; none: everybody is let in."""
+    ca_dir: Path

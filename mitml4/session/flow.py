@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import field, replace
 from functools import partial
@@ -34,6 +35,8 @@ from mitml4.layers.editing.elsewhere import connect_tls
 from mitml4.layers.editing.flow import FlowEditing
 from mitml4.layers.lane import BrokenTlsError
 from mitml4.layers.layer import HandshakeError, Inner
+from mitml4.layers.proxy.onward import Opened
+from mitml4.layers.proxy.server import ProxyServer
 from mitml4.layers.redial import Redial
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report, Side
@@ -58,6 +61,8 @@ from mitml4.protocols.policy import (
     intercept_all,
 )
 from mitml4.session.proof import Prover
+from mitml4.session.proxied import Asking, ProxyServices
+from mitml4.tasks import first_of
 
 __all__ = ["EditingServices", "Flow", "Services"]
 
@@ -65,6 +70,8 @@ Loss = Literal["refused", "reset", "timeout", "internal"]
 
 _CONNECT_S: Final = 30.0
 _DRAIN_BEFORE_RESET_S: Final = 2.0
+_PROXY_HOLD_S: Final = 120.0
+"""What a client sends behind a request for a tunnel is held back until the proxy has answered."""
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +107,8 @@ class Services:
     """Connections that others have announced."""
     ca_page: Pages | None = None
     """What is answered at `CA_PAGE`; None: that is a server like any other."""
+    proxy: ProxyServices | None = None
+    """Clients use mitml4 as their proxy; None: they do not know of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +196,10 @@ class Flow:
             on_announced=partial(_announce, services, connection),
         )
         self.opened_at = services.clock()
+        self._toward: IncomingConnection = connection
+        """The connection that `_dial` dials for."""
+        self._tunnel: Callable[[], Opened] | None = None
+        """Gives the tunnel that the client has asked for, where mitml4 is its proxy."""
         self._client_side: Transport | None = None
         self._server_side: Stream | None = None
         self._dialled: list[Stream] = []
@@ -240,6 +253,8 @@ class Flow:
     async def _carry(self) -> CloseReason:
         """Everything between open and close. Returns why it ended."""
         try:
+            if self.services.proxy:
+                return await self._carry_as_proxy(self.services.proxy)
             if self.services.ca_page and self.connection.destination == CA_PAGE:
                 self.context.policy.check_block()
                 await self._answer(self.services.ca_page)
@@ -318,7 +333,10 @@ class Flow:
         return refused.reason
 
     async def _dial(self, name: str | None = None) -> Stream:
-        stream = await self.services.connect(self.connection, name or self._name)
+        return await self._dial_for(self._toward, name or self._name)
+
+    async def _dial_for(self, connection: IncomingConnection, name: str | None) -> Stream:
+        stream = await self.services.connect(connection, name)
         self._dialled.append(stream)
         return stream
 
@@ -351,9 +369,10 @@ class Flow:
         return LayerChoice(
             tls=self.services.tls,
             client=self.connection.client.ip,
-            redial=Redial(self._dial, self._adopt),
+            redial=Redial(self._dial, self._adopt, depth=1 if self._tunnel else 0),
             unseen=self.services.unseen,
             editing=self._editing,
+            tunnel=self._tunnel,
         )
 
     def _bridge(self, client_side: Transport, server_side: Stream) -> Bridge:
@@ -364,6 +383,47 @@ class Flow:
             report=self.report,
             policy=self.context.policy,
         )
+
+    async def _carry_as_proxy(self, proxy: ProxyServices) -> CloseReason:
+        """Carry a flow whose client asks us for servers. What is in a tunnel obeys the policy of
+        its server; what the client says to us is ours to refuse."""
+        self._client_side = await self.connection.accept()
+        near, far = memory_pair()
+        self._server_side = near
+        policy, hold_s = FlowPolicy(), self.context.hold_s
+        self.context = replace(self.context, policy=policy, hold_s=_PROXY_HOLD_S)
+        asking = Asking(
+            client=self.connection.client,
+            services=proxy,
+            decide=self.services.policy,
+            connect=self._connect_asked,
+            pages=self.services.ca_page,
+            report=self.report,
+        )
+        server = ProxyServer(far=far, open=asking.open, credentials=proxy.credentials)
+
+        def take_tunnel() -> Opened:
+            stream, sent = server.take_tunnel()
+            self._server_side = stream
+            if asking.reached is None:
+                self._dialled.append(stream)  # the pages'
+            else:
+                address, self._name = asking.reached
+                self._toward = _Elsewhere(self.connection, address)
+            return Opened(stream, sent, asking.policy or policy, hold_s)
+
+        async def serve() -> None:
+            with suppress(OSError):  # which the layers find, too
+                await server.run()
+            await trio.sleep_forever()
+
+        self._tunnel = take_tunnel
+        run_layers = partial(self._run_layers, self._client_side, near)
+        await first_of(run_layers, serve, asking.serve_pages)
+        return asking.reason
+
+    async def _connect_asked(self, address: Address, name: str | None) -> Stream:
+        return await self._dial_for(_Elsewhere(self.connection, address), name)
 
     # Editing
 

@@ -8,8 +8,7 @@ The rules are removed before `session.stop` is published.
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import trio
@@ -26,13 +25,13 @@ from mitml4.session.attachment import Attachment
 from mitml4.session.ca_page import ca_pages
 from mitml4.session.config import InterceptConfig
 from mitml4.session.interceptor import stored_authority, tls_interceptor
+from mitml4.session.interruptions import ended_by_signals
 from mitml4.session.process import prepare_process
 from mitml4.session.rules_source import Rules
 from mitml4.session.session import Complain, Say, Session
 from mitml4.session.source import FlowSource, confined
 from mitml4.session.summary import summary
 from mitml4.session.writing import notes_of
-from mitml4.signals import ending_signals
 from mitml4.tls.pinning import Site
 
 __all__ = ["run_session"]
@@ -87,7 +86,7 @@ async def run_session(
         )
     else:
         rules = Rules.applied(preparation, session.note, config.policy, owners)
-    async with _signals(session):
+    async with ended_by_signals(session):
         await session.run(confined(rules, keep=_KEPT), interceptor, named, pages)
     outputs, hub = session.outputs, session.hub
     for note in notes_of(outputs):
@@ -113,20 +112,3 @@ class _Hints:
             f"a program refuses the CA's certificate for {name}: if it runs since before this "
             "session, restart it"
         )
-
-
-@asynccontextmanager
-async def _signals(session: Session) -> AsyncIterator[None]:
-    """The first signal begins the first stage of stopping, a further one the second."""
-    with trio.open_signal_receiver(*ending_signals()) as received:
-        async with trio.open_nursery() as nursery:
-
-            async def listen() -> None:
-                async for number in received:
-                    session.stop(signal.Signals(number).name)
-
-            nursery.start_soon(listen)
-            try:
-                yield
-            finally:
-                nursery.cancel_scope.cancel()

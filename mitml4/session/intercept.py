@@ -13,7 +13,6 @@ from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from mitml4.errors import ExitCode, MachineError
-from mitml4.net.owner.diag import open_diag
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.place import HERE
 from mitml4.net.rules.interception import check, plan, preparing
@@ -39,7 +38,9 @@ async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> Ex
             print("\n".join(plan(config.scope, place)))
             return ExitCode.DONE
         check(config.scope, place)
-        owners = running.enter_context(_owners()) if place is HERE and config.scope.local else None
+        owners = None
+        if place is HERE and config.scope.local:
+            owners = running.enter_context(OwnerFinder.of_this_host())
         # A thread that has ended before this process drops its privileges.
         sys.setswitchinterval(_SWITCH_S)
         importing = Thread(target=import_module, args=(_SESSION,), name="import")
@@ -49,14 +50,6 @@ async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> Ex
             from mitml4.session.host_session import run_session
 
             return await run_session(config, preparation, say, complain, attachment, owners)
-
-
-def _owners() -> OwnerFinder:
-    """For connections of this host. Raises MachineError."""
-    try:
-        return OwnerFinder.start(open_diag())
-    except OSError as error:
-        raise MachineError(f"cannot look at connections: {error.strerror}") from error
 
 
 def _attached(config: InterceptConfig) -> AbstractContextManager[Attachment | None]:

@@ -42,6 +42,7 @@ class Rules:
     """A flow source: connections that are redirected by rules."""
 
     is_one_client = False
+    proxy: None = None
     sees_lookups = False
     container: str | None = None
 

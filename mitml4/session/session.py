@@ -89,7 +89,7 @@ Complain = Callable[[MitmError], None]
 class Session:
     """One session. `stop` may be called at any time."""
 
-    mode: ClassVar[Literal["intercept", "run"]] = "intercept"
+    mode: ClassVar[Literal["intercept", "run", "proxy"]] = "intercept"
     needs_outputs: ClassVar[bool] = True
     """Whether it ends when no sink takes its events any more."""
 
@@ -379,6 +379,7 @@ class Session:
             editing=self._editing,
             prover=self._prover(source, connect, interceptor),
             ca_page=self._ca_page,
+            proxy=source.proxy,
             # Each request asks it twice, and `trio.current_time` takes three more calls to answer.
             clock=trio.lowlevel.current_clock().current_time,
         )

@@ -1,8 +1,9 @@
 """Where a session's connections come from, and how they go on to their servers.
 
 A session has one or several sources: rules on interfaces (rules_source.py), rules in the network
-namespace of others (attached_source.py), a namespace with one command in it (command_source.py). A
-source accepts connections and dials for them. What happens in between is the same for all sources.
+namespace of others (attached_source.py), a namespace with one command in it (command_source.py), a
+port where clients find a proxy (proxy_source.py). A source accepts connections and dials for them.
+What happens in between is the same for all sources.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from mitml4.net.listener import IncomingConnection
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.tcp import TcpStream
 from mitml4.session.imports import import_all
+from mitml4.session.proxied import ProxyServices
 from mitml4.sinks.updates import Update
 
 __all__ = ["FlowSource", "SessionControl", "SourceStart", "confined"]
@@ -66,6 +68,10 @@ class FlowSource(Protocol):
     @property
     def owners(self) -> OwnerFinder | None:
         """What finds the processes that have opened its connections; None if there is nothing."""
+
+    @property
+    def proxy(self) -> ProxyServices | None:
+        """What its flows need where its clients use mitml4 as their proxy; None: they do not."""
 
     @property
     def sees_lookups(self) -> bool:

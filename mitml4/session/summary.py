@@ -20,7 +20,14 @@ _OUTCOMES: Final[tuple[tuple[ProbeOutcome, str], ...]] = (
 )
 
 
-def summary(totals: Totals, took_s: float, files: Sequence[str], dropped_events: int) -> str:
+def summary(
+    totals: Totals,
+    took_s: float,
+    files: Sequence[str],
+    dropped_events: int,
+    *,
+    has_rules: bool = True,
+) -> str:
     """A few lines of text: flows, stacks, TLS, failures, files, rules."""
     lines = [
         f"{totals.flows} {_plural('flow', totals.flows)} in {took_s:.0f} s, "
@@ -51,7 +58,8 @@ def summary(totals: Totals, took_s: float, files: Sequence[str], dropped_events:
         lines.append(f"  dropped   {dropped} that came faster than they were read")
     lines += probe_lines(totals)
     lines += [f"  written   {name}" for name in files]
-    lines.append("  rules removed")
+    if has_rules:
+        lines.append("  rules removed")
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ from typing import Final
 
 from mitml4.cli.options.life import COMMAND_LIFE, DETECTION, DRY_RUN, LIFE
 from mitml4.cli.options.output import COMMAND_DISPLAY, DISPLAY, FILES, HAR, PLAIN, SHOWN
-from mitml4.cli.options.scope import COMMAND_SCOPE, SCOPE
+from mitml4.cli.options.scope import CA_DIR, COMMAND_SCOPE, PROXY_SCOPE, SCOPE
 from mitml4.cli.options.sections import Command, F, SectionOption, section_of
 from mitml4.cli.options.traffic import ALLOW, EDITING, POLICY, VIA
 
@@ -16,23 +16,33 @@ __all__ = [
     "SectionOption",
     "capture_files_options",
     "intercept_options",
+    "proxy_options",
     "run_options",
     "section_of",
     "shown_options",
 ]
 
 _INTERCEPT_OPTIONS: Final = (
-    *SCOPE, *POLICY, *ALLOW, *VIA, *EDITING, *DISPLAY, *FILES, *LIFE, *DETECTION, *DRY_RUN
+    *SCOPE, *CA_DIR, *POLICY, *ALLOW, *VIA, *EDITING, *DISPLAY, *FILES, *LIFE, *DETECTION, *DRY_RUN
 )  # fmt: skip
 _RUN_OPTIONS: Final = (
     *COMMAND_SCOPE, *POLICY, *ALLOW, *VIA, *EDITING, *COMMAND_DISPLAY, *FILES,
     *COMMAND_LIFE, *DETECTION,
 )  # fmt: skip
 
+_PROXY_OPTIONS: Final = (
+    *PROXY_SCOPE, *CA_DIR, *POLICY, *ALLOW, *VIA, *EDITING, *DISPLAY, *FILES, *LIFE, *DETECTION,
+)  # fmt: skip
+
 
 def intercept_options(function: F) -> F:
     """Add the options of `intercept`; `intercept_config` takes their values."""
     return _with(_INTERCEPT_OPTIONS, function)
+
+
+def proxy_options(function: F) -> F:
+    """Add the options of `proxy`; `proxy_config` takes their values."""
+    return _with(_PROXY_OPTIONS, function)
 
 
 def run_options(function: F) -> F:

@@ -13,11 +13,13 @@ from mitml4.cli.values import (
     NetworkNamespace,
     Parsed,
     RunningContainer,
+    parse_listen,
     parse_network,
 )
+from mitml4.layers.proxy.credentials import Credentials
 from mitml4.net.rules.scope import PortRange
 
-__all__ = ["COMMAND_SCOPE", "SCOPE"]
+__all__ = ["CA_DIR", "COMMAND_SCOPE", "PROXY_SCOPE", "SCOPE"]
 
 PORTS: Final = Parsed("ports", PortRange.parse_list)
 CIDR: Final = Parsed("cidr", parse_network)
@@ -117,6 +119,8 @@ SCOPE: Final = (
         help="With --container, --pid and --netns: cover the files of roots there with copies that "
         "have the certificate authority too, until the session ends.",
     ),
+)
+CA_DIR: Final = (
     option(
         "TLS",
         "--ca-dir",
@@ -124,6 +128,41 @@ SCOPE: Final = (
         metavar="DIR",
         help="Directory of the certificate authority; created on first use. "
         "Default: $XDG_DATA_HOME/mitml4.",
+    ),
+)
+PROXY_SCOPE: Final = (
+    option(
+        "Scope",
+        "--listen",
+        type=Parsed("place", parse_listen),
+        default=":8080",
+        show_default=True,
+        metavar="[ADDR]:PORT",
+        help="Where clients find the proxy. Without ADDR, and with localhost: 127.0.0.1 and ::1. "
+        "[::] is all addresses of this host, 0.0.0.0 those of IPv4. Port 0 is a free one.",
+    ),
+    option(
+        "Scope",
+        "--auth",
+        type=Parsed("credentials", Credentials.parse),
+        multiple=True,
+        metavar="USER:PASSWORD",
+        help="Serve only clients that send this user and password; repeatable. SOCKS4, which has "
+        "none, is then refused. Other users of this host can read command lines: "
+        "MITML4_PROXY_AUTH takes the same.",
+    ),
+    option(
+        "Scope",
+        "--open",
+        is_flag=True,
+        help="Serve everybody who can connect. Addresses other than loopback need this or --auth.",
+    ),
+    option(
+        "Scope",
+        "--env",
+        is_flag=True,
+        help="Start nothing, and print lines for a shell whose programs are to use the proxy and "
+        "trust its authority, and a function that undoes them.",
     ),
 )
 COMMAND_SCOPE: Final = (

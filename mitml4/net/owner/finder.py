@@ -25,7 +25,7 @@ from mitml4.net import helper, isolation
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
 from mitml4.net.isolation import CLONE_NEWUSER
-from mitml4.net.owner.diag import owned
+from mitml4.net.owner.diag import open_diag, owned
 from mitml4.net.owner.processes import ProcessTable
 from mitml4.process import Process
 
@@ -79,6 +79,14 @@ class OwnerFinder:
             raise
         channel.setblocking(False)
         return cls(channel)
+
+    @classmethod
+    def of_this_host(cls) -> Self:
+        """For the connections of this host; see `start`. Raises MachineError."""
+        try:
+            return cls.start(open_diag())
+        except OSError as error:
+            raise MachineError(f"cannot look at connections: {error.strerror}") from error
 
     def ask(self, client: Address, destination: Address, told: Told) -> None:
         """Call `told` with the process that has connected, while `run` runs; at once if it cannot
