@@ -91,7 +91,7 @@ COMMANDS: Final = {
     "run": Entry("mitml4.cli.run:run", "Run a command, and intercept its connections."),
     "proxy": Entry(
         "mitml4.cli.proxy:proxy",
-        "Intercept clients that use it as their proxy (HTTP and SOCKS).",
+        "Intercept the connections of clients that use mitml4 as their proxy.",
     ),
     "ca": Entry("mitml4.cli.ca:ca", "Manage the certificate authority that clients have to trust."),
     "rules": Entry("mitml4.cli.rules:rules", "Check files of rules that change traffic."),

@@ -419,7 +419,12 @@ class Flow:
 
         self._tunnel = take_tunnel
         run_layers = partial(self._run_layers, self._client_side, near)
-        await first_of(run_layers, serve, asking.serve_pages)
+        try:
+            await first_of(run_layers, serve, asking.serve_pages)
+        except OSError:
+            if asking.reason == "closed":
+                raise
+            self._abort()  # the client has left with the answer
         return asking.reason
 
     async def _connect_asked(self, address: Address, name: str | None) -> Stream:

@@ -12,7 +12,7 @@ from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
-from mitml4.errors import ExitCode, MachineError
+from mitml4.errors import ExitCode
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.place import HERE
 from mitml4.net.rules.interception import check, plan, preparing

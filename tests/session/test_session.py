@@ -35,6 +35,7 @@ class LoopbackSource:
     is_one_client = False
     container = None
     owners = None
+    proxy = None
     sees_lookups = False
 
     def __init__(self, port: int, sock: socket.socket) -> None:

@@ -46,6 +46,8 @@ class Forwarding:
         self._far = far
         self._open = open
         self._server: _Server | None = None
+        self._is_switched = False
+        """Another protocol has begun."""
 
     def close(self) -> None:
         if self._server:
@@ -99,9 +101,12 @@ class Forwarding:
 
         response = partial(self._receive, server, asked, body, closes=closes)
         try:
-            return await first_of(response, send_request)
+            goes_on = await first_of(response, send_request)
         except ProtocolError as error:
             raise Refused(Why.ENDED, f"the server's answer: {error.message}") from None
+        if self._is_switched:
+            await self._relay(server.reader)
+        return goes_on
 
     async def _send_body(self, body: BodyReader, server: _Server) -> None:
         client = self._client
@@ -141,7 +146,7 @@ class Forwarding:
             await send(self._far, raw)
         if response.status == 101:
             await send(self._far, raw)
-            await self._relay(reader)
+            self._is_switched = True
             return False
         content = BodyReader(head.part, head.length)
         is_last_of_server = is_last(response.headers, response.version)
