@@ -308,7 +308,9 @@ async def test_a_server_that_breaks_off(
     assert got.startswith(begins) or got.endswith(begins)
 
 
-@pytest.mark.parametrize("text", ["", "secret-alone", ":secret-alone", "secret-user:", "u" * 256 + ":p"])
+@pytest.mark.parametrize(
+    "text", ["", "secret-alone", ":secret-alone", "secret-user:", "u" * 256 + ":p"]
+)
 def test_credentials_that_cannot_be_sent_are_refused_without_being_shown(text: str) -> None:
     with pytest.raises(UsageError) as raised:
         Credentials.parse(text)
