@@ -17,7 +17,7 @@ from mitml4.errors import MachineError
 from mitml4.net import processes
 from mitml4.net.tools import LIMITS
 
-__all__ = ["Answer", "ask", "receive", "send", "serve", "start"]
+__all__ = ["Answer", "ask", "send", "serve", "start"]
 
 _MAX_MESSAGE: Final = 65536
 _MAX_DESCRIPTORS: Final = 16
@@ -27,21 +27,23 @@ Answer: TypeAlias = tuple[dict[str, Any], list[int]]
 Serve: TypeAlias = Callable[[str, dict[str, Any], list[int]], Answer]
 
 
-def start(work: Callable[[socket.socket], NoReturn], *, keep: Iterable[int] = ()) -> socket.socket:
+def start(
+    work: Callable[[socket.socket], NoReturn], *, keep: Iterable[int] = ()
+) -> tuple[socket.socket, Answer]:
     """Fork a helper that is nobody's child, and does `work` with its end of the channel; it keeps
-    these descriptors, and no others. Returns our end, on which its first answer can be received.
-    Raises MachineError."""
+    these descriptors, and no others. Returns our end, and the helper's first answer. Raises
+    OSError, MachineError as the helper did."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with theirs:
-        try:
+    try:
+        with theirs:
             middle = processes.fork()
-        except BaseException:
-            ours.close()
-            raise
-        if not middle:
-            _work_in_child(work, theirs, keep)
-    os.waitpid(middle, 0)
-    return ours
+            if not middle:
+                _work_in_child(work, theirs, keep)
+        os.waitpid(middle, 0)
+        return ours, _receive(ours)
+    except BaseException:
+        ours.close()
+        raise
 
 
 def _work_in_child(
@@ -93,10 +95,10 @@ def ask(
         socket.send_fds(channel, [message], list(descriptors))
     except OSError as error:
         raise _lost() from error
-    return receive(channel)
+    return _receive(channel)
 
 
-def receive(channel: socket.socket) -> Answer:
+def _receive(channel: socket.socket) -> Answer:
     """An answer, and the attached descriptors. Raises OSError, MachineError as the helper did."""
     data, descriptors, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_DESCRIPTORS)
     for descriptor in descriptors:  # recv_fds ignores MSG_CMSG_CLOEXEC (Python 3.11)

@@ -62,11 +62,9 @@ class Covers:
     def start(cls, namespace: MountNamespace) -> Self:
         """Start the helper, before any thread is started. Raises MachineError."""
         kept = [each for each in (namespace.mounts, namespace.user) if each is not None]
-        channel = helper.start(partial(_work, namespace), keep=kept)
         try:
-            helper.receive(channel)
+            channel, _ = helper.start(partial(_work, namespace), keep=kept)
         except (OSError, MachineError) as error:
-            channel.close()
             reason = error.message if isinstance(error, MachineError) else error.strerror
             raise MachineError(f"cannot mount in it: {reason}") from error
         return cls(channel)

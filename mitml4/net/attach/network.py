@@ -1,8 +1,8 @@
 """A network namespace to which a session is attached, as a `Place` (net/place.py).
 
-A helper in it creates the sockets. So the session itself stays outside: in
-its own network and, where the namespace belongs to a user namespace (rootless containers), without
-the privileges of that.
+A helper in it creates the sockets. So the session itself stays outside: in its own network and,
+where the namespace belongs to a user namespace (rootless containers), without the privileges of
+that.
 """
 
 from __future__ import annotations
@@ -39,11 +39,9 @@ class AttachedNetwork:
     def enter(cls, target: Target) -> Self:
         """Start the helper, before any thread is started. Raises MachineError."""
         namespaces = [each for each in (target.network, target.user) if each is not None]
-        channel = helper.start(partial(_work, target), keep=namespaces)
         try:
-            helper.receive(channel)
+            channel, _ = helper.start(partial(_work, target), keep=namespaces)
         except (OSError, MachineError) as error:
-            channel.close()
             reason = error.message if isinstance(error, MachineError) else error.strerror
             raise MachineError(
                 f"cannot enter {target.what}: {reason}", hint="run as root: sudo mitml4 …"

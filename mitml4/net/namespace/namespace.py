@@ -74,12 +74,7 @@ class Namespace:
         sources = sources_of_host()
         # It is nobody's child, so that our only children are the command and its orphans.
         work = partial(keep, sources=sources, loopback=loopback, at_end=at_end)
-        channel = helper.start(work)
-        try:
-            answer, descriptors = helper.receive(channel)
-        except BaseException:
-            channel.close()
-            raise
+        channel, (answer, descriptors) = helper.start(work)
         names = answer["kinds"]
         kinds = dict(zip(names, descriptors, strict=False))
         sockets = [socket.socket(fileno=each) for each in descriptors[len(names) :]]

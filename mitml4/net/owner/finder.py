@@ -68,15 +68,10 @@ class OwnerFinder:
         with diag:
             keep = [diag.fileno(), *([] if user is None else [user])]
             inode = None if network is None else os.fstat(network).st_ino
-            channel = helper.start(partial(_work, diag, inode, user), keep=keep)
-        try:
-            helper.receive(channel)
-        except OSError as error:
-            channel.close()
-            raise MachineError(f"cannot look at processes: {error.strerror}") from error
-        except BaseException:
-            channel.close()
-            raise
+            try:
+                channel, _ = helper.start(partial(_work, diag, inode, user), keep=keep)
+            except OSError as error:
+                raise MachineError(f"cannot look at processes: {error.strerror}") from error
         channel.setblocking(False)
         return cls(channel)
 
