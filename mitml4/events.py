@@ -101,7 +101,8 @@ class SessionStart(Event):
     pid: int
     via: tuple[str, ...] = ()
     attached: str | None = None
-    """The container, process or network namespace whose connections these are, in words."""
+    """The container, process, network namespace, users or cgroups whose connections these are, in
+    words, where that is not an interface."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

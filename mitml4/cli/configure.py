@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import pwd
 import socket
 import sys
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,8 @@ from typing import Any, Final, Literal, TypeVar
 
 from mitml4.cli.console import Console, is_terminal_free
 from mitml4.errors import UsageError
-from mitml4.net.rules.scope import Ends, Scope
+from mitml4.net.rules.cgroups import find_cgroup
+from mitml4.net.rules.scope import Ends, Owner, Scope
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
 from mitml4.screen.terminal import is_terminal
@@ -34,6 +36,7 @@ _OUTPUTS: Final = {
     "keylog": "--keylog keys.txt",
 }
 _SHOWN: Final = ("headers", "payload", "payload_limit", "payload_total", "show_secrets")
+_MAX_USER: Final = 2**32 - 1
 _MAX_EDIT_LIMIT: Final = 1 << 30
 _WITHOUT_STDOUT: Final = ("output", "write", "har", "pcap_plain")
 """Options that let `intercept` do without a standard output."""
@@ -49,9 +52,11 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
             hint="leave out one of them",
         )
     attach = _attach(given)
+    owners = _owners(given)
     scope = Scope(
         interfaces=_distinct(given["iface"]),
-        direction=given["direction"],
+        owners=owners,
+        direction="local" if owners else given["direction"],
         ports=_flat(given["port"]),
         exclude_ports=_flat(given["exclude_port"]),
         to=given["to"],
@@ -75,19 +80,20 @@ def intercept_config(console: Console, **given: Any) -> InterceptConfig:
     )
 
 
+_OWNERS: Final = ("user", "cgroup")
 _ATTACHED: Final[tuple[Literal["container", "pid", "netns"], ...]] = ("container", "pid", "netns")
 
 
 def _attach(given: dict[str, Any]) -> Attach | None:
     """Whose connections are intercepted; None: those of the interfaces. Raises UsageError."""
-    named = [each for each in ("iface", *_ATTACHED) if given[each]]
+    named = [each for each in ("iface", *_ATTACHED, *_OWNERS) if given[each]]
     if not named:
         present = ", ".join(sorted(name for _, name in socket.if_nameindex()))
         raise UsageError(
-            "--iface, --container, --pid or --netns has to say whose connections",
+            "--iface, --container, --pid, --netns, --user or --cgroup has to say whose connections",
             hint=f"--iface NAME, one of: {present}",
         )
-    if given["reset_existing"] and named[0] == "iface":
+    if given["reset_existing"] and named[0] not in _ATTACHED:
         raise UsageError(
             "--reset-existing is for --container, --pid and --netns",
             hint="leave out --reset-existing",
@@ -98,6 +104,29 @@ def _attach(given: dict[str, Any]) -> Attach | None:
             hint=f"leave out --{named[0]} or --{named[1]}",
         )
     return next((Attach(each, str(given[each])) for each in _ATTACHED if given[each]), None)
+
+
+def _owners(given: dict[str, Any]) -> tuple[Owner, ...]:
+    """The users and cgroups of this host whose connections are intercepted. Raises UsageError,
+    MachineError."""
+    if not any(given[each] for each in _OWNERS):
+        return ()
+    if given["direction"] == "forwarded":
+        raise UsageError(
+            "--direction forwarded: users and cgroups are those of this host",
+            hint="leave out --direction",
+        )
+    return _distinct([*map(_user, given["user"]), *map(find_cgroup, given["cgroup"])])
+
+
+def _user(name: str) -> int:
+    """The number of a user, given by name or number. Raises UsageError."""
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        if name.isascii() and name.isdecimal() and int(name) < _MAX_USER:
+            return int(name)
+    raise UsageError(f"there is no user {name!r}", hint="getent passwd")
 
 
 def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConfig:

@@ -34,9 +34,9 @@ def intercept(console: Console, /, **options: Any) -> ExitCode:
     """Intercept TCP that crosses an interface, or that a container starts.
 
     mitml4 intercepts the connections that this host forwards or starts through the interface, or
-    that a container, a process or a network namespace starts; it names their protocols, and
-    decrypts TLS. Connections to this host's own services, and connections that
-    are already open, are not touched. The rules are removed when the session ends, even if it is
+    that a container, a process, a network namespace, a user or a cgroup starts; it names their
+    protocols, and decrypts TLS. Connections to this host's own services, and connections that are
+    already open, are not touched. The rules are removed when the session ends, even if it is
     killed. Needs root, or CAP_NET_ADMIN and CAP_NET_RAW; a rootless container needs only its user.
     """
     config = intercept_config(console, **options)

@@ -16,6 +16,7 @@ from mitml4.errors import ExitCode
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.place import HERE
 from mitml4.net.rules.interception import check, plan, preparing
+from mitml4.net.rules.owned import OwnedSockets
 
 if TYPE_CHECKING:
     from mitml4.session.attachment import Attachment
@@ -41,11 +42,14 @@ async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> Ex
         owners = None
         if place is HERE and config.scope.local:
             owners = running.enter_context(OwnerFinder.of_this_host())
+        owned = None
+        if config.scope.owners:
+            owned = running.enter_context(OwnedSockets.create(config.scope.owners))
         # A thread that has ended before this process drops its privileges.
         sys.setswitchinterval(_SWITCH_S)
         importing = Thread(target=import_module, args=(_SESSION,), name="import")
         importing.start()
-        async with preparing(config.scope, place) as preparation:
+        async with preparing(config.scope, place, owned) as preparation:
             importing.join()
             from mitml4.session.host_session import run_session
 

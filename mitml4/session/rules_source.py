@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 import os
+import pwd
 import signal
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Final
 
 import trio
@@ -18,9 +19,10 @@ from mitml4.net import dial
 from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.owner.finder import OwnerFinder
+from mitml4.net.rules.cgroups import Cgroup
 from mitml4.net.rules.interception import Interception, Preparation, intercepting
 from mitml4.net.rules.notes import belongs
-from mitml4.net.rules.scope import Scope
+from mitml4.net.rules.scope import Owner, Scope
 from mitml4.net.tcp import TcpStream
 from mitml4.session.host_services import is_loopback
 from mitml4.session.policy import Policy
@@ -82,6 +84,7 @@ class Rules:
             interfaces=self.scope.interfaces,
             listeners=(self.interception.address,),
             table=self.interception.table,
+            attached=", ".join(map(_called, self.scope.owners)) or None,
         )
 
     async def accept(self) -> IncomingConnection:
@@ -120,6 +123,7 @@ class Rules:
             nursery.start_soon(self._tell_of_quic, session)
             nursery.start_soon(self._watch_suspension, session)
             nursery.start_soon(self._watch_links, session)
+            nursery.start_soon(self._watch_cgroups, session)
             nursery.start_soon(self._watch_rules_of_others, session)
 
     async def close(self) -> list[IncomingConnection]:
@@ -193,6 +197,11 @@ class Rules:
             for change in await self.interception.changes():
                 session.publish(Note(_told(change)))
 
+    async def _watch_cgroups(self, session: SessionControl) -> None:
+        while True:
+            for told in await self.interception.cgroup_changes():
+                session.publish(Note(told))
+
     async def _tell_of_quic(self, session: SessionControl) -> None:
         if log := self.interception.quic_log:
             await tell_of_quic(log, session.publish, self.names_of)
@@ -201,6 +210,14 @@ class Rules:
         while self.scope.quic == "block":
             session.publish(QuicBlocked(await self.interception.quic_blocked()))
             await trio.sleep(_QUIC_EVERY_S)
+
+
+def _called(owner: Owner) -> str:
+    if isinstance(owner, Cgroup):
+        return f"cgroup {owner}"
+    with suppress(KeyError):
+        return f"user {pwd.getpwuid(owner).pw_name}"
+    return f"user {owner}"
 
 
 def _told(change: Change) -> str:

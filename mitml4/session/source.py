@@ -37,7 +37,7 @@ class SourceStart:
     table: str | None = None
     """The name of its nftables table, where it has one."""
     attached: str | None = None
-    """What it is attached to, in words."""
+    """Whose connections these are, in words, where that is not an interface."""
 
 
 class SessionControl(Protocol):

@@ -29,7 +29,7 @@ SCOPE: Final = (
         "--iface",
         type=Interface(),
         multiple=True,
-        help="Intercept the traffic of this interface; repeatable. This, or one of the next three, "
+        help="Intercept the traffic of this interface; repeatable. This, or one of the next five, "
         "is required.",
     ),
     option(
@@ -56,10 +56,26 @@ SCOPE: Final = (
     ),
     option(
         "Scope",
+        "--user",
+        metavar="NAME",
+        multiple=True,
+        help="Intercept the connections that programs of this user start on this host instead; "
+        "repeatable.",
+    ),
+    option(
+        "Scope",
+        "--cgroup",
+        metavar="PATH|UNIT",
+        multiple=True,
+        help="Intercept the connections that programs in this cgroup of this host start instead; "
+        "of a systemd unit, its name is enough. Repeatable.",
+    ),
+    option(
+        "Scope",
         "--reset-existing",
         is_flag=True,
-        help="With these three: end the connections that are open already, so that programs "
-        "connect again, through mitml4.",
+        help="With --container, --pid and --netns: end the connections that are open already, "
+        "so that programs connect again, through mitml4.",
     ),
     choice(
         "Scope",

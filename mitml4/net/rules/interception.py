@@ -32,12 +32,14 @@ from mitml4.net.links import Change, LinkWatch, has_global_v6, vrf_of
 from mitml4.net.listener import Listener
 from mitml4.net.place import HERE, Place
 from mitml4.net.rules.arrival import arrives
+from mitml4.net.rules.cgroups import Cgroup, CgroupWatch
 from mitml4.net.rules.channel import HostChannel
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
 from mitml4.net.rules.notes import belongs, drops_sent, notes_on
+from mitml4.net.rules.owned import OwnedSockets
 from mitml4.net.rules.probe import CannotProbeError, InnerProbe, ProbeLink, probe_link
 from mitml4.net.rules.ruleset import Ruleset
-from mitml4.net.rules.scope import Scope
+from mitml4.net.rules.scope import Owner, Scope
 from mitml4.net.rules.watch import RulesWatch
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import check_tools
@@ -69,6 +71,7 @@ class Interception:
         channel: HostChannel,
         links: LinkWatch,
         watch: RulesWatch,
+        cgroups: CgroupWatch | None,
         preparation: Preparation,
         notes: Sequence[str],
         quic_log: socket.socket | None,
@@ -91,6 +94,7 @@ class Interception:
         self._guard = guard
         self._links = links
         self._watch = watch
+        self._cgroups = cgroups
         self._rules = rules
         self._quic_blocked = 0
         self._dropping_sent = preparation.dropping_sent
@@ -107,6 +111,26 @@ class Interception:
         """Intercept new connections again."""
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.resume_interception)
+
+    async def cgroup_changes(self) -> list[str]:
+        """What the user is told when cgroups in scope have gone or are there anew; waits until some
+        are. Their connections are intercepted again then."""
+        if self._cgroups is None:
+            await trio.sleep_forever()
+        assert self._cgroups
+        told = []
+        for index, is_there in await self._cgroups.changes():
+            cgroup = self._cgroups.cgroups[index]
+            fate = "has gone: nothing of it is intercepted until it comes back"
+            if is_there:
+                number = self._rules.scope.owners.index(cgroup)
+                try:
+                    await self._guard.tell(self._rules.renewal(number))
+                except (NftError, GuardLostError):
+                    continue  # it has gone again, which is the next change; or all has
+                fate = "is there anew: new connections of it are intercepted"
+            told.append(f"the cgroup {cgroup} {fate}")
+        return told
 
     async def changes(self) -> list[Change]:
         """The changes of the interfaces since the last call; waits until there are some. The rules
@@ -195,8 +219,11 @@ class Preparation:
 
 
 @asynccontextmanager
-async def preparing(scope: Scope, place: Place = HERE) -> AsyncIterator[Preparation]:
+async def preparing(
+    scope: Scope, place: Place = HERE, owned: OwnedSockets | None = None
+) -> AsyncIterator[Preparation]:
     """Test whether connections in scope can be intercepted. No real connection is affected yet.
+    `owned`: for test connections of the users and cgroups in scope.
 
     Raises UsageError for an interface that does not exist, MachineError if this machine cannot
     intercept. On exit, the guard and its rules are removed.
@@ -208,7 +235,7 @@ async def preparing(scope: Scope, place: Place = HERE) -> AsyncIterator[Preparat
         rules = HostRules("")
         if place is HERE:
             untested, rules = await both(
-                partial(_test_connection, scope, guard, ipv6=ipv6), _rules_of_others
+                partial(_test_connection, scope, guard, owned, ipv6=ipv6), _rules_of_others
             )
         else:
             untested = await _test_inside(guard, place)
@@ -234,21 +261,28 @@ async def intercepting(preparation: Preparation) -> AsyncIterator[Interception]:
         closing(LinkWatch(scope.interfaces, place)) as links,
         closing(RulesWatch(place)) as watch,
         _holding(guard.identity, scope, place) as (listener, channel),
-        ExitStack() as logs,
+        ExitStack() as more,
     ):
         rules = _ruleset(scope, guard.identity, listener, ipv6=preparation.ipv6)
         rules = replace(rules, indexes=links.indexes)
         quic_log = None
         if rules.blocks_quic:
-            quic_log = logs.enter_context(_quic_log(guard.identity, place))
+            quic_log = more.enter_context(_quic_log(guard.identity, place))
+        cgroups = None
+        if watched := [owner for owner in scope.owners if isinstance(owner, Cgroup)]:
+            cgroups = more.enter_context(closing(CgroupWatch(watched)))
         try:
             await guard.load(rules.text)
             await guard.restrict(
-                rules.stop_interception, rules.resume_interception, rules.count_quic, _CHAINS
+                rules.stop_interception,
+                rules.resume_interception,
+                rules.count_quic,
+                _CHAINS,
+                *(rules.renewal(number) for number in range(len(scope.owners))),
             )
             notes = [belongs(*pair) for pair in links.masters.items()]
             yield Interception(
-                guard, rules, listener, channel, links, watch, preparation, notes, quic_log
+                guard, rules, listener, channel, links, watch, cgroups, preparation, notes, quic_log
             )
         finally:
             # Before the listener is closed: otherwise the rules would hold connections that
@@ -312,7 +346,9 @@ def _ruleset(
     )
 
 
-async def _test_connection(scope: Scope, guard: Guard, *, ipv6: bool) -> str | None:
+async def _test_connection(
+    scope: Scope, guard: Guard, owned: OwnedSockets | None, *, ipv6: bool
+) -> str | None:
     """Test the rules with connections. Returns why that is impossible, if it is.
 
     Raises MachineError if no connection arrives.
@@ -320,6 +356,9 @@ async def _test_connection(scope: Scope, guard: Guard, *, ipv6: bool) -> str | N
     try:
         async with probe_link(guard.identity, ipv6=ipv6) as link:
             failure = await _try(scope, guard, link, ipv6=ipv6)
+            if owned and failure is None:
+                for owner in scope.owners:
+                    await _try_owner(owner, owned, guard, link)
     except CannotProbeError as error:
         return f"the rules could not be tested: {error.message}"
     if failure is not None:
@@ -369,6 +408,27 @@ async def _try(scope: Scope, guard: Guard, link: ProbeLink, *, ipv6: bool) -> st
     return None
 
 
+async def _try_owner(owner: Owner, owned: OwnedSockets, guard: Guard, link: ProbeLink) -> None:
+    """Connect as a user or in a cgroup, and as another one. Raises MachineError unless the first
+    is intercepted, and only that."""
+    trial = Scope(interfaces=(link.interface,), direction="local", quic="allow", owners=(owner,))
+    what = f"user {owner}" if isinstance(owner, int) else f"cgroup {owner}"
+    with _holding(guard.identity, trial) as (listener, channel):
+        rules = _ruleset(trial, guard.identity, listener, ipv6=True, is_trial=True)
+        try:
+            await guard.load(rules.text)
+        except NftError as error:
+            raise MachineError(
+                f"nft cannot match connections of the {what}: {error.message}",
+                hint="modprobe nft_socket (Linux 5.13), or --user NAME",
+            ) from error
+        if failure := await link.mistakes(owned, owner, SynGate(listener, channel)):
+            raise MachineError(
+                f"connections of the {what} cannot be told from others: {failure}",
+                hint="--user NAME, or --iface NAME",
+            )
+
+
 def _remedy(rules: HostRules) -> str:
     """Name the input chains that drop by policy, and the rule that accepts our connections."""
     dropping = [chain.opening for chain in rules.inputs if chain.policy == "drop"]
@@ -393,7 +453,7 @@ async def _rules_of_others() -> HostRules:
 
 def _has_ipv6(scope: Scope, place: Place) -> bool:
     """Whether there is a global IPv6 address, and IPv6 on any of the interfaces."""
-    if place is not HERE:
+    if place is not HERE or not scope.interfaces:
         return has_global_v6(place)
 
     def has_it(interface: str) -> bool:

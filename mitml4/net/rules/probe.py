@@ -25,6 +25,8 @@ from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
 from mitml4.net.netns import NetNamespace
 from mitml4.net.place import Place
+from mitml4.net.rules.owned import OwnedSockets
+from mitml4.net.rules.scope import Owner
 from mitml4.net.sysctl import write_sysctl
 from mitml4.net.tools import run, run_ip
 
@@ -86,6 +88,26 @@ class ProbeLink:
         made = await trio.to_thread.run_sync(self._client, origin, target)
         return await _fails(made, target, gate, timeout_s)
 
+    async def mistakes(self, owned: OwnedSockets, owner: Owner, gate: SynGate) -> str | None:
+        """None if a connection of an owner arrives through the gate, and one of another does not;
+        otherwise the reason, within two seconds."""
+        target = Address(self.targets[0], _TARGET_PORT)
+        reason: str | None = None
+        for timeout_s in _ATTEMPTS_S:
+            if (pair := owned.take(owner)) is None:
+                break
+            inside, other = pair
+            with other:
+                # It comes first, so when the second has arrived, it does not come.
+                other.setblocking(False)
+                with suppress(OSError):
+                    other.connect((target.ip, target.port))
+                stranger = other.getsockname()[1]
+                reason = await _fails(inside, target, gate, timeout_s, unexpected=stranger)
+            if reason is None:
+                return None
+        return reason
+
     def _client(self, origin: Origin, target: Address) -> socket.socket:
         family = socket.AF_INET6 if target.is_v6 else socket.AF_INET
         if origin == "forwarded":
@@ -133,9 +155,14 @@ class InnerProbe:
 
 
 async def _fails(
-    made: socket.socket, target: Address, gate: SynGate, timeout_s: float
+    made: socket.socket,
+    target: Address,
+    gate: SynGate,
+    timeout_s: float,
+    unexpected: int | None = None,
 ) -> str | None:
-    """Connect with a socket; None, or why that does not come through the gate."""
+    """Connect with a socket; None, or why that does not come through the gate: also if another
+    does, from the port `unexpected`."""
     reason: str | None = "its first packet did not arrive"
     with trio.socket.from_stdlib_socket(made) as client, trio.move_on_after(timeout_s):
         await client.bind(("", 0))
@@ -144,10 +171,12 @@ async def _fails(
             nursery.start_soon(gate.run)
             nursery.start_soon(_connect, client, target)
             connection = await gate.accept()
-            while connection.client.port != port:  # that of an earlier attempt
+            while connection.client.port not in (port, unexpected):  # that of an earlier attempt
                 connection = await gate.accept()
             reason = f"it arrived, but for {connection.destination}"
-            if connection.destination == target:
+            if connection.client.port == unexpected:
+                reason = "others are intercepted, too"
+            elif connection.destination == target:
                 reason = "its first packet arrived, and nothing more"
                 (await connection.accept()).abort()
                 reason = None

@@ -13,6 +13,8 @@ netlink socket of the guard (guard.py), and the kernel removes it with that sock
     own        output: remembers the SYNs of our own connections, which no session intercepts
     input      permits only connections that we have sent to the listener
     nat        is empty: the kernel translates addresses only while such a chain exists
+    owned      output, if users or cgroups are in scope: remembers the SYNs of these, by the chain
+      owned_N    of each, since only here rules can match cgroups; the gate passes all others
     quic_…     refuses QUIC, so that its clients fall back to TCP: by `datagrams`
 
 The gate is at the end of postrouting, so that it sees only packets that the rules of others have
@@ -31,7 +33,7 @@ from mitml4.address import CA_PAGE
 from mitml4.dataclass import dataclass
 from mitml4.net.gate.quic import QUIC_SETS, refusal_of_quic
 from mitml4.net.identity import ANY_OWN_MARK, KIND_MASK, OUR_MASK, Identity
-from mitml4.net.rules.scope import Ends, PortRange, Scope
+from mitml4.net.rules.scope import Ends, Owner, PortRange, Scope
 
 __all__ = ["AS_IT_CAME", "AS_IT_LEAVES", "UNCHANGED", "Ruleset"]
 
@@ -95,7 +97,11 @@ class Ruleset:
             for name, lines in self._chains()
         )
         counter = "\tcounter quic { }\n" if self.blocks_quic else ""
-        kinds = (*_sets(), *(QUIC_SETS if self.blocks_quic else ()))
+        kinds = (
+            *_sets(),
+            *((_OWNED_SYNS,) if self.scope.owners else ()),
+            *(QUIC_SETS if self.blocks_quic else ()),
+        )
         sets = "".join(f"\tset {name} {{ {what} }}\n" for name, what in kinds)
         return f"table inet {self.identity.table} {{\n\tflags owner\n{counter}{sets}{body}}}\n"
 
@@ -119,6 +125,13 @@ class Ruleset:
             for line in lines
         )
         return self.stop_interception + "".join(rules)
+
+    def renewal(self, number: int) -> str:
+        """The statements that let the rule for an owner in scope match again, once that has come
+        anew. nft refuses them while it is not there."""
+        table, chain = self.identity.table, _owned(number)
+        rule = f"{_by(self.scope.owners[number])} goto chosen"
+        return f"flush chain inet {table} {chain}\nadd rule inet {table} {chain} {rule}\n"
 
     @property
     def count_quic(self) -> str:
@@ -144,6 +157,11 @@ class Ruleset:
         yield "nat", ["type nat hook output priority 0; policy accept"]
         if self.blocks_quic:
             yield "datagrams", refusal_of_quic(self.identity.quic_group)
+        if scope.owners:
+            yield "chosen", self._chosen()
+            for number, owner in enumerate(scope.owners):
+                yield _owned(number), [f"{_by(owner)} goto chosen"]
+            yield "owned", self._owned()
         if self.blocks_quic and scope.forwarded:
             yield "quic_forwarded", self._quic("forward", *self._forwarding())
         if self.blocks_quic and scope.local:
@@ -178,6 +196,7 @@ class Ruleset:
         # A SYN with a confirmed entry passed before the session, and has not been answered yet.
         hold = f"{_SYN} ct state new ct zone 0 ct status & confirmed == 0 goto hold"
         return [
+            *(["tcp sequence != @owned_syns return"] if scope.owners else ()),
             *self._outside_clients(),
             *([f"ip daddr {CA_PAGE.ip} tcp dport {CA_PAGE.port} {hold}"] if scope.ca_page else ()),
             *self._outside_ports(),
@@ -225,6 +244,16 @@ class Ruleset:
             " update @own_syns { tcp sequence }",
         ]
 
+    def _owned(self) -> list[str]:
+        return [
+            f"type filter hook output priority {_OWN_PRIORITY + 1}; policy accept",
+            *(f"{_SYN} jump {_owned(number)}" for number in range(len(self.scope.owners))),
+        ]
+
+    def _chosen(self) -> list[str]:
+        tcp = "meta l4proto tcp update @owned_syns { tcp sequence } return"
+        return [tcp, *(["counter name quic goto datagrams"] if self.blocks_quic else [])]
+
     def _input(self) -> list[str]:
         return [
             f"type filter hook input priority {_INPUT_PRIORITY}; policy accept",
@@ -241,10 +270,16 @@ class Ruleset:
             *self._outside_clients(),
             *self._outside_servers(),
             *(
-                f"{match} ct state new counter name quic goto datagrams"
+                f"{match} ct state new {fate}"
                 for match in self._by_interface(*matches)
+                for fate in self._fates_of_quic()
             ),
         ]
+
+    def _fates_of_quic(self) -> list[str]:
+        if not self.scope.owners:
+            return ["counter name quic goto datagrams"]
+        return [f"jump {_owned(number)}" for number in range(len(self.scope.owners))]
 
     def _by_interface(self, *matches: str) -> Iterator[str]:
         """Each match for the interfaces of the scope: by name, which an interface that returns has
@@ -278,6 +313,24 @@ class Ruleset:
         else:
             yield "meta nfproto ipv6 return"
         yield from _outside_networks(self.scope.to, "{} daddr")
+
+
+def _owned(number: int) -> str:
+    """The chain of an owner."""
+    return f"owned_{number}"
+
+
+def _by(owner: Owner) -> str:
+    """Matches what sockets of a user, or of a cgroup and those inside of it, send."""
+    if isinstance(owner, int):
+        return f"meta skuid {owner}"
+    return f'socket cgroupv2 level {owner.level} "{owner.known_to_nft_as}"'
+
+
+_OWNED_SYNS: Final = (
+    "owned_syns",
+    "typeof tcp sequence; size 65535; flags dynamic, timeout; timeout 1s;",
+)
 
 
 def _sets() -> Iterator[tuple[str, str]]:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
+from mitml4.net.rules.cgroups import Cgroup
 
-__all__ = ["Ends", "PortRange", "Scope"]
+__all__ = ["Ends", "Owner", "PortRange", "Scope"]
+
+Owner: TypeAlias = int | Cgroup
+"""A user, by number, or a cgroup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +76,8 @@ class Scope:
     spoof_source: bool = False
     ca_page: bool = False
     """Whether the page of the CA is in scope, whatever the ports and the destinations are."""
+    owners: tuple[Owner, ...] = ()
+    """Only connections that these users and cgroups of this host start."""
     blocked: tuple[Ends, ...] = ()
     """Destinations to which only packets of connections that were open before are permitted."""
 

@@ -6,12 +6,14 @@ import re
 from dataclasses import replace
 from ipaddress import ip_network
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.net.identity import SLOTS, Identity
+from mitml4.net.rules.cgroups import Cgroup
 from mitml4.net.rules.ruleset import Ruleset
 from mitml4.net.rules.scope import Ends, PortRange, Scope
 
@@ -160,3 +162,19 @@ def test_the_ca_page_is_in_scope_whatever_the_ports_and_destinations_are() -> No
     outside = next(at for at, line in enumerate(lines) if "10.9.0.0/16 } return" in line)
     assert outside < lines.index(page[0])
     assert not any("192.0.2.1" in line for line in chains(rules(**scope))["scope"])
+
+
+def test_only_users_and_cgroups_in_scope_pass_the_gate_by_their_first_packets() -> None:
+    cgroup = Cgroup("/system.slice/nginx.service", Path("/sys/fs/cgroup/unified"))
+    ruleset = rules(owners=(33, cgroup), direction="local")
+    found = chains(ruleset)
+    assert found["owned_0"] == ["meta skuid 33 goto chosen"]
+    path = "unified/system.slice/nginx.service"
+    assert found["owned_1"] == [f'socket cgroupv2 level 2 "{path}" goto chosen']
+    assert [line.partition(" jump ")[2] for line in found["owned"][1:]] == ["owned_0", "owned_1"]
+    assert found["scope"][0] == "tcp sequence != @owned_syns return"
+    assert not any("goto datagrams" in line for line in found["quic_local"])
+    flush, rule = ruleset.renewal(1).splitlines()
+    assert flush.endswith(" owned_1")
+    assert rule.endswith(f" owned_1 {found['owned_1'][0]}")
+    assert "owned" not in "".join(chains(rules()))
