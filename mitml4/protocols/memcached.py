@@ -24,7 +24,7 @@ from mitml4.protocols.parts.fields import PRINTABLE, Reader, Short, evaluate
 from mitml4.protocols.parts.units import Units
 from mitml4.regex import regex
 
-__all__ = ["PROTOCOL", "Memcached", "MemcachedDetails"]
+__all__ = ["OPERATIONS", "PROTOCOL", "Memcached", "MemcachedDetails"]
 
 PORT: Final = 11211
 MAX_LINE: Final = 2048
@@ -104,7 +104,7 @@ class Operation:
     value: Field = Field.NONE
 
 
-# BinaryProtocolRevamped, "Command Opcodes"; 1F to 21 are those of a login
+# BinaryProtocolRevamped, "Command Opcodes"; 20 and 21 are those of a login
 OPERATIONS: Final = {
     0x00: Operation(b"get", (0,), Field.SOME),
     0x01: Operation(b"set", (8,), Field.SOME, Field.MAYBE),
@@ -126,7 +126,6 @@ OPERATIONS: Final = {
     0x11: Operation(b"setq", (8,), Field.SOME, Field.MAYBE),
     0x1C: Operation(b"touch", (4,), Field.SOME),
     0x1D: Operation(b"gat", (4,), Field.SOME),
-    0x1F: Operation(b"hello", (0,), Field.SOME, Field.SOME),
     0x20: Operation(b"sasl list", (0,), Field.NONE),
     0x21: Operation(b"sasl auth", (0,), Field.SOME, Field.MAYBE),
 }

@@ -39,6 +39,31 @@ OPENINGS: dict[str, list[Trace]] = {
     ],
     "neo4j": [[(UP, b"\x60\x60\xb0\x17\0\0\4\4" + bytes(12)), (DOWN, b"\0\0\4\4")]],
     "rethinkdb": [[(UP, b"\xc3\xbd\xc2\x34{"), (DOWN, b"{")]],
+    "c1222": [
+        [
+            (
+                UP,
+                b"\x60\x1a\xa2\4\6\2\x2a\3\xa6\4\6\2\x2a\4\xa8\3\2\1\2\xbe\7\x28\5\x81\3\x80\1\x20",
+            ),
+            (DOWN, b"\x60\x1a\xa2\4\6\2\x2a\4"),
+        ]
+    ],
+    "couchbase": [
+        [
+            (UP, b"\x80\x1f\0\4\0\0\0\0\0\0\0\6" + bytes(12) + b"core\0\6"),
+            (DOWN, b"\x81\x1f\0\0"),
+        ],
+        [
+            (UP, b"\x08\1\2\3\x08\0\0\1\0\0\0\x12" + bytes(12) + b"\x11\1" + bytes(8) + b"key"),
+            (DOWN, b"\x18\1\3\0"),
+        ],
+    ],
+    "kismet": [
+        [
+            (DOWN, b"*KISMET: 0.0.0 1276329809 \x01Kismet_2009\x01 \x01\x01 0 \n"),
+            (UP, b"!0 ENABLE STATUS *\n"),
+        ]
+    ],
     "hl7": [[(UP, b"\x0bMSH|^~\\&|A|B\r\x1c\r"), (DOWN, b"\x0bMSH|^~")]],
     "rsh": [[(UP, b"1022\0alice\0bob\0uname -a\0"), (DOWN, b"\0Linux")]],
     "gopher": [[(UP, b"/a\r\n"), (DOWN, b"iHello\tfake\t(NULL)\t0\r\n")]],

@@ -2,6 +2,7 @@
 
 x11      42|6C 00, 11, 0, lengths of the authorization      X Window System protocol §8
 zabbix   "ZBXD" flags length(4 or 8) …                      Zabbix documentation, "Header"
+kismet   "*KISMET: " version …; "!" id SP command …        Kismet's README (2016), client protocol
 ident    6193, 23 CRLF; the same ports, then " : USERID …"  RFC 1413 §4
 finger   ["/W" ] [user] [@host …] CRLF; text               RFC 1288 §2.3, port 79
 whois    a line of text CRLF; text                         RFC 3912 §2, port 43
@@ -46,6 +47,36 @@ def read_zabbix(reader: Reader) -> None:
 
 
 DIGITS: Final = b"0123456789"
+CAPITALS: Final = bytes(range(ord("A"), ord("Z") + 1))
+
+
+def read_kismet(reader: Reader) -> None:
+    """The server's greeting."""
+    reader.one_of(b"*KISMET: ")
+    reader.take(1, DIGITS)
+
+
+def read_kismet_command(reader: Reader) -> None:
+    """A client's command; its number comes back with the answer."""
+    reader.one_of(b"!")
+    if not reader.until(b" ", 10, DIGITS):
+        raise ProtocolError("no number")
+    reader.take(4, CAPITALS)
+    reader.until(b" ", 20, CAPITALS)
+
+
+def detect_kismet(opening: Opening) -> Verdict:
+    """The greeting, which the client's first command may not contradict."""
+    greeting = evaluate(read_kismet, opening.down)
+    command = evaluate(read_kismet_command, opening.up)
+    if Verdict.REJECT in (greeting, command):
+        return Verdict.REJECT
+    if greeting is command or opening.up_ended:
+        return greeting
+    first = command if opening.up else greeting
+    return Verdict.LIKELY if first is Verdict.MATCH else Verdict.NEED_MORE
+
+
 MAX_LINE: Final = 32
 
 
@@ -130,4 +161,10 @@ PROTOCOLS: Final = (
     ),
     Protocol(name="finger", detect=by_port(79, _FINGER_QUERY), client_first=TEXT, server_first=b""),
     Protocol(name="whois", detect=by_port(43, _WHOIS_QUERY), client_first=TEXT, server_first=b""),
+    Protocol(
+        name="kismet",
+        detect=detect_kismet,
+        client_first=b"!",
+        server_first=b"*",
+    ),
 )

@@ -4,6 +4,7 @@ drda            length(2) D0 flags id(2) length(2) 1041 …     DRDA volume 3, D
 oracle-tns      length(2) 0000 01 flags 0000 version(2) …   as in Wireshark's packet-tns.c
 elasticsearch   "ES" length(4) request(8) status version(4)   TcpHeader.java
 zookeeper       length(4) 00000000 zxid(8) timeout(4) session(8) 00000010 …   zookeeper.jute
+couchbase       80 1F lengths … features, or 08 and frames    kv_engine's BinaryProtocol.md
 clickhouse      00 length name major minor revision …         Native protocol, "Hello"
 """
 
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 from typing import Final
 
+from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Protocol
-from mitml4.protocols.parts.evidence import single_message
+from mitml4.protocols.memcached import OPERATIONS
+from mitml4.protocols.parts.evidence import either, single_message
 from mitml4.protocols.parts.fields import PRINTABLE, Reader
 
 __all__ = ["PROTOCOLS"]
@@ -99,6 +102,41 @@ def read_clickhouse(reader: Reader) -> None:
     reader.one_of(b"\x03")
 
 
+MAX_KEY: Final = 250
+MAX_FEATURES: Final = 128
+MAX_BUCKET: Final = 1023
+MAX_BODY: Final = 1 << 25
+DATA_TYPES: Final = 0x07
+
+
+def read_couchbase(reader: Reader) -> None:
+    """HELO, with which clients begin: a name, and features of two bytes each."""
+    reader.one_of(b"\x80\x1f")
+    key = reader.uint(2, 0, 0xFFFF >> 4)
+    reader.one_of(bytes(4))  # extras, data type, bucket
+    length = reader.uint(4, key, key + MAX_FEATURES)
+    if (length - key) % 2:
+        raise ProtocolError("half a feature")
+    reader.take(4)
+    reader.one_of(bytes(8))
+
+
+def read_couchbase_frames(reader: Reader) -> None:
+    """A request of memcached's operations with frames before its extras, of a capture that begins
+    after HELO."""
+    reader.one_of(b"\x08")
+    operation = OPERATIONS[reader.one_of(*(bytes([code]) for code in OPERATIONS))[0]]
+    frames = reader.uint(1, 1)
+    key = reader.uint(1, 0, MAX_KEY)
+    extras = reader.uint(1, operation.extras[0], operation.extras[-1])
+    reader.uint(1, 0, DATA_TYPES)
+    reader.uint(2, 0, MAX_BUCKET)
+    reader.uint(4, frames + extras + key, MAX_BODY)
+    reader.take(4 + 8)
+    if reader.uint(1, 0, 0x3F) & 0x0F >= frames:
+        raise ProtocolError("a frame that is longer than all of them")
+
+
 PROTOCOLS: Final = (
     Protocol(
         name="drda",
@@ -129,5 +167,11 @@ PROTOCOLS: Final = (
         detect=single_message(read_clickhouse, read_clickhouse),
         client_first=b"\0",
         server_first=b"\0",
+    ),
+    Protocol(
+        name="couchbase",
+        detect=single_message(either(read_couchbase, read_couchbase_frames)),
+        client_first=b"\x80\x08",
+        server_first=b"",
     ),
 )

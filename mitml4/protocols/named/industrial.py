@@ -7,6 +7,7 @@
     tpkt      03 00 length(2) LI E0 … C0|C1|C2 …                     RFC 1006 §6, X.224 §13.3
     enip      command(2) length(2) session(4) 00000000 …             CIP volume 2 §2-3.1
     hislip    "HS" type control parameter(4) length(8) …             IVI-6.1 §6.2
+    c1222     60 length, A1 … A8 invocation … BE 28 …                ANSI C12.22 §5.3, X.227
 
 Modbus has few fixed bits, so its answer must repeat fields of the request. The same holds for a
 request of EtherNet/IP that is almost all zeros. `tpkt` is the transport of S7 and MMS: a connection
@@ -19,6 +20,7 @@ from typing import Final
 
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Opening, Protocol, Verdict
+from mitml4.protocols.parts.ber import read_head, read_length
 from mitml4.protocols.parts.evidence import Rule, request_response, single_message
 from mitml4.protocols.parts.fields import Reader, evaluate
 
@@ -267,6 +269,40 @@ def read_hislip(reader: Reader) -> None:
     reader.take(4)
 
 
+ELEMENTS: Final = tuple(bytes([0xA0 | number]) for number in (1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12))
+"""Context, titles, qualifiers and numbers of both ends, and how they prove who they are."""
+INVOCATION: Final = b"\xa8"
+"""The caller's number of the message, which is never missing."""
+MECHANISM: Final = b"\x8b"
+SERVICES: Final = b"\xbe"
+EXTERNAL: Final = b"\x28"
+MAX_C1222: Final = 1 << 16
+
+
+def read_c1222(reader: Reader) -> None:
+    """An ACSE message whose elements come in order, up to the services in it.
+
+    Other users of ACSE wrap it in a presentation layer, or have no number of the message.
+    """
+    _, length = read_head(reader, b"\x60")
+    if not 8 <= length <= MAX_C1222:
+        raise ProtocolError("a message of an unlikely length")
+    message = reader.part(length)
+    before = b""
+    seen: set[bytes] = set()
+    while (tag := message.one_of(*ELEMENTS, MECHANISM, SERVICES)) != SERVICES:
+        number = bytes([tag[0] & 0x1F])
+        if number <= before:
+            raise ProtocolError("elements that are out of order")
+        before = number
+        seen.add(tag)
+        message.take(read_length(message))
+    if INVOCATION not in seen:
+        raise ProtocolError("a message without its number")
+    read_length(message)
+    message.one_of(EXTERNAL)
+
+
 PROTOCOLS: Final = (
     Protocol(name="modbus", detect=detect_modbus, server_first=b""),
     Protocol(
@@ -304,5 +340,11 @@ PROTOCOLS: Final = (
         detect=single_message(read_hislip, read_hislip),
         client_first=b"H",
         server_first=b"H",
+    ),
+    Protocol(
+        name="c1222",
+        detect=single_message(read_c1222, read_c1222),
+        client_first=b"\x60",
+        server_first=b"\x60",
     ),
 )

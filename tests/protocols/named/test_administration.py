@@ -10,7 +10,17 @@ MATCH, LIKELY, NEED_MORE, REJECT = Verdict.MATCH, Verdict.LIKELY, Verdict.NEED_M
 DETECT = {row.name: row.detect for row in PROTOCOLS if row.detect}
 
 
+GREETING = b"*KISMET: 0.0.0 1276329809 \x01Kismet_2009\x01 \x01\x01 0 \n"
+
 CASES = [
+    ("kismet", b"", GREETING, LIKELY),
+    ("kismet", b"!0 ENABLE STATUS *\n", b"", LIKELY),
+    ("kismet", b"!0 ENABLE STATUS *\n", b"* OK", REJECT),
+    ("kismet", b"!0 ENABLE STATUS *\n", GREETING, MATCH),
+    ("kismet", b"!0 ENABLE", GREETING, NEED_MORE),
+    ("kismet", b"! ENABLE", b"", REJECT),
+    ("kismet", b"", b"*KISMETS", REJECT),
+    ("kismet", b"", b"* OK", REJECT),
     ("x11", b"\x6c\0\x0b\0\0\0\x12\0\x10\0", b"", MATCH),
     ("x11", b"\x42\0\0\x0b\0\0\0\x12\0", b"", NEED_MORE),
     ("x11", b"\x42\0\x0b\0", b"", REJECT),  # the other byte order's version

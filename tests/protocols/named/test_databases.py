@@ -11,7 +11,17 @@ DETECT = {row.name: row.detect for row in PROTOCOLS if row.detect}
 ES = b"ES\0\0\0\x34\0\0\0\0\0\0\0\1\x08\0"
 ZOOKEEPER = b"\0\0\0\x2d" + bytes(14) + b"\x75\x30" + bytes(11) + b"\x10"
 
+HELO = b"\x80\x1f\0\4" + bytes(4) + b"\0\0\0\x08" + bytes(4) + bytes(8) + b"core\0\6\0\7"
+FRAMED = b"\x08\1\2\3\x08\0\0\1\0\0\0\x12" + bytes(12) + b"\x11\1" + bytes(8) + b"keyvalue"
+
 CASES = [
+    ("couchbase", HELO[:23], b"", NEED_MORE),
+    ("couchbase", HELO, b"", MATCH),
+    ("couchbase", HELO[:11] + b"\x09", b"", REJECT),  # half a feature
+    ("couchbase", b"\x80\0\0\3", b"", REJECT),  # memcached
+    ("couchbase", FRAMED, b"", MATCH),
+    ("couchbase", FRAMED[:4] + b"\4", b"", REJECT),  # a set has eight bytes of extras
+    ("couchbase", FRAMED[:24] + b"\x12", b"", REJECT),
     ("drda", b"\0\x89\xd0\x41\0\1\0\x83\x10", b"", NEED_MORE),
     ("drda", b"\0\x89\xd0\x41\0\1\0\x83\x10\x41", b"", MATCH),
     ("drda", b"\0\x89\xd0\x41\0\1\0\x84", b"", REJECT),  # lengths differ

@@ -13,7 +13,19 @@ DNP3 = b"\5\x64\x11\xc4\2\0\3\0\xcc\xfb"
 I_FRAME = b"\x68\x0e\2\0\4\0\x64\1\6\0\1\0\0\0\0\x14"
 S7 = b"\3\0\0\x16\x11\xe0\0\0\0\1\0\xc0\1"
 
+# To 1.2.3 from 1.2.4, its second message, with a service in clear
+C1222 = bytes.fromhex(
+    "601a a204 06022a03 a604 06022a04 a803 020102 be07 2805 8103 800120".replace(" ", "")
+)
+
 CASES = [
+    ("c1222", C1222, b"", MATCH),
+    ("c1222", C1222[:20], b"", NEED_MORE),
+    ("c1222", b"", C1222, LIKELY),
+    ("c1222", C1222.replace(b"\xa8", b"\xa7"), b"", REJECT),  # without its number
+    ("c1222", C1222.replace(b"\xa6", b"\xa1"), b"", REJECT),  # out of order
+    ("c1222", b"\x60\x48\x06\x06\x2b\x06", b"", REJECT),  # a token of GSS-API
+    ("c1222", C1222[:1] + b"\x1d\xa1\x09\x06\x07\x60\x85\x74\5\x08\1\1\xbe", b"", REJECT),  # DLMS
     ("modbus", READ[:-1], b"", NEED_MORE),
     ("modbus", READ, b"", LIKELY),
     ("modbus", READ, b"\0\1\0\0\0\4\1\1", LIKELY),
