@@ -86,6 +86,9 @@ class Services:
     connect: Callable[[IncomingConnection, str | None], Awaitable[Stream]]
     """Connects to the server of a connection, whose name is this one, if it is known; raises
     OSError."""
+    connect_by_name: Callable[[IncomingConnection, Target], Awaitable[Stream | None]] | None = None
+    """Connects to a host by proxies that look its name up; None: it has to be looked up here.
+    Raises OSError."""
     relay: Relay
     tls: TlsInterceptor
     policy: Decide = intercept_all
@@ -196,8 +199,8 @@ class Flow:
             on_announced=partial(_announce, services, connection),
         )
         self.opened_at = services.clock()
-        self._toward: IncomingConnection = connection
-        """The connection that `_dial` dials for."""
+        self._again: Callable[[], Awaitable[Stream]] | None = None
+        """How to connect to the server that the client has asked us for, as its proxy."""
         self._tunnel: Callable[[], Opened] | None = None
         """Gives the tunnel that the client has asked for, where mitml4 is its proxy."""
         self._client_side: Transport | None = None
@@ -333,10 +336,9 @@ class Flow:
         return refused.reason
 
     async def _dial(self, name: str | None = None) -> Stream:
-        return await self._dial_for(self._toward, name or self._name)
-
-    async def _dial_for(self, connection: IncomingConnection, name: str | None) -> Stream:
-        stream = await self.services.connect(connection, name)
+        if self._again:
+            return await self._again()
+        stream = await self.services.connect(self.connection, name or self._name)
         self._dialled.append(stream)
         return stream
 
@@ -397,6 +399,7 @@ class Flow:
             services=proxy,
             decide=self.services.policy,
             connect=self._connect_asked,
+            connect_by_name=self._connect_by_name,
             pages=self.services.ca_page,
             report=self.report,
         )
@@ -405,11 +408,9 @@ class Flow:
         def take_tunnel() -> Opened:
             stream, sent = server.take_tunnel()
             self._server_side = stream
-            if asking.reached is None:
+            self._again = asking.again
+            if self._again is None:
                 self._dialled.append(stream)  # the pages'
-            else:
-                address, self._name = asking.reached
-                self._toward = _Elsewhere(self.connection, address)
             return Opened(stream, sent, asking.policy or policy, hold_s)
 
         async def serve() -> None:
@@ -428,7 +429,17 @@ class Flow:
         return asking.reason
 
     async def _connect_asked(self, address: Address, name: str | None) -> Stream:
-        return await self._dial_for(_Elsewhere(self.connection, address), name)
+        stream = await self.services.connect(_Elsewhere(self.connection, address), name)
+        self._dialled.append(stream)
+        return stream
+
+    async def _connect_by_name(self, target: Target) -> Stream | None:
+        if self.services.connect_by_name is None:
+            return None
+        stream = await self.services.connect_by_name(self.connection, target)
+        if stream:
+            self._dialled.append(stream)
+        return stream
 
     # Editing
 

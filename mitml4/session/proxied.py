@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from ipaddress import ip_address
 from typing import Final, Literal
 
 import trio
@@ -27,6 +30,7 @@ _LOSSES: Final[Mapping[Why, Literal["timeout", "internal"]]] = {
     Why.INTERNAL: "internal",
 }
 _PAGE: Final = Target(CA_PAGE.ip, CA_PAGE.port)
+_CONNECT_S: Final = 30.0
 _USAGE: Final = "this is a proxy: a client has to use it as such, with a URL or CONNECT"
 
 
@@ -49,13 +53,15 @@ class Asking:
     decide: Decide
     connect: Callable[[Address, str | None], Awaitable[Stream]]
     """Connects to an address, whose name is this one. Raises OSError. The flow closes it."""
+    connect_by_name: Callable[[Target], Awaitable[Stream | None]]
+    """Connects by other proxies that look the name up; None: there are none. Raises OSError."""
     pages: Pages | None
     report: Report
 
     policy: FlowPolicy | None = None
     """Of the connection that was made last."""
-    reached: tuple[Address, str | None] | None = None
-    """Its address and name."""
+    again: Callable[[], Awaitable[Stream]] | None = None
+    """Makes it again; None: it was to the pages. Raises OSError."""
     reason: CloseReason = "closed"
     """How the flow ends, after the last request."""
     _nursery: trio.Nursery | None = None
@@ -98,6 +104,8 @@ class Asking:
             return self._page(target)
         asked = FlowPolicy(self.decide, (target,))
         asked.check_destination()
+        if stream := await self._by_name(target, asked):
+            return stream
         host = target.host
         addresses = await addresses_of(target)
         name = None if len(addresses) == 1 and addresses[0].ip == host else host
@@ -108,7 +116,31 @@ class Asking:
             )
         except OSError as error:
             raise why_not(error, target) from None
-        self.policy, self.reached = permitted[address], (address, name)
+        self.policy = permitted[address]
+        self.again = partial(self.connect, address, name)
+        return stream
+
+    async def _by_name(self, target: Target, policy: FlowPolicy) -> Stream | None:
+        """Connect by proxies that look up names, unless the address matters here: where any is
+        blocked, or for clients that may not reach all of this host's."""
+        if policy.is_strict or not ip_address(self.client.ip).is_loopback:
+            return None
+
+        async def connect() -> Stream:
+            stream = await self.connect_by_name(target)
+            if stream is None:
+                raise OSError(errno.EHOSTUNREACH, "no route")
+            return stream
+
+        try:
+            with trio.fail_after(_CONNECT_S):
+                stream = await self.connect_by_name(target)
+        except trio.TooSlowError:
+            raise Refused(Why.TIMEOUT, f"{target}: no answer") from None
+        except OSError as error:
+            raise why_not(error, target) from None
+        if stream:
+            self.policy, self.again = policy, connect
         return stream
 
     def _permitted(
@@ -141,5 +173,5 @@ class Asking:
         near, far = memory_pair()
         assert self._nursery
         self._nursery.start_soon(AnswerByPages(self.pages).serve, far)
-        self.policy, self.reached = FlowPolicy(), None
+        self.policy, self.again = FlowPolicy(), None
         return near

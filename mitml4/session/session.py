@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
@@ -346,13 +346,22 @@ class Session:
                     tell(connection, source.source_address(connection, transport), destination)
                 return transport
 
+            assert tunnels
+            return await tunnels.connect(chain, dialling_for(connection), destination, name)
+
+        async def connect_by_name(connection: IncomingConnection, target: Target) -> Stream | None:
+            chain = tunnels.for_name(target) if tunnels else ()
+            if not (tunnels and chain):
+                return None
+            return await tunnels.connect_by_name(chain, dialling_for(connection), target)
+
+        def dialling_for(connection: IncomingConnection) -> Callable[..., Awaitable[TcpStream]]:
             async def dial(proxy: Address) -> TcpStream:
                 transport = await source.dial(proxy)
                 tell(connection, Address.of(transport.socket.getsockname()), proxy)
                 return transport
 
-            assert tunnels
-            return await tunnels.connect(chain, dial, destination, name)
+            return dial
 
         def tell(connection: IncomingConnection, from_: Address, to: Address) -> None:
             if self.hub.wants(ServerConnected):
@@ -369,6 +378,7 @@ class Session:
             publish=self.hub.publish,
             wants=self.hub.wants,
             connect=connect,
+            connect_by_name=connect_by_name,
             relay=relay,
             tls=interceptor,
             policy=self.policy.decide,

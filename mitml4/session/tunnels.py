@@ -23,7 +23,7 @@ from mitml4.net.dial import EXHAUSTED
 from mitml4.net.stream import Stream
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Target
-from mitml4.session.hosts import ascii_form
+from mitml4.session.hosts import ascii_form, readings
 from mitml4.session.routes import Chain, Routes
 from mitml4.via.asking import Destination, ask, refusal
 from mitml4.via.proxy import Proxy
@@ -70,13 +70,32 @@ class Tunnels:
 
         Raises the OSError that the client is to see; its text names the proxy and the reason.
         """
+        name = ascii_form(name) if name else None
+        last = Destination(destination.port, destination.ip, name)
+        return await self._connect(chain, dial, last)
+
+    def for_name(self, target: Target) -> Chain:
+        """The proxies for a host of which only the name is known, if the last of them looks up
+        names; none where it has to be looked up here, or is an address."""
+        read = readings(target.host)
+        if not read or any(not isinstance(each, str) for each in read):
+            return ()
+        chain = self.routes.through([target])
+        takes_it = chain and chain[-1].takes_names and ascii_form(target.host)
+        return chain if takes_it else ()
+
+    async def connect_by_name(self, chain: Chain, dial: Dial, target: Target) -> Stream:
+        """The same to a host of `for_name`."""
+        return await self._connect(
+            chain, dial, Destination(target.port, None, ascii_form(target.host))
+        )
+
+    async def _connect(self, chain: Chain, dial: Dial, last: Destination) -> Stream:
         at = chain[0]
         stream: Stream | None = None
         try:
             with trio.fail_after(_ANSWER_S):
                 stream = await _reach(at, dial)
-                name = ascii_form(name) if name else None
-                last = Destination(destination.port, destination.ip, name)
                 for at, following in zip(chain, (*chain[1:], None), strict=True):
                     if at.scheme == "https":
                         stream = await self._begin_tls(at, stream)

@@ -11,6 +11,7 @@ import trio
 
 from mitml4.address import Address
 from mitml4.net.memory import MemoryStream, memory_pair
+from mitml4.protocols.policy import Target
 from mitml4.session.routes import Via, routes_of
 from mitml4.session.tunnels import Tunnels
 
@@ -127,3 +128,24 @@ async def test_connections_to_a_proxy_itself_are_direct_whatever_names_it() -> N
 async def test_a_proxy_that_cannot_be_looked_up_does_not_stop_its_port() -> None:
     made = tunnels("x=http://nowhere:1", "http://first:1")
     assert await made.through(Address("192.0.2.9", 1), None)
+
+
+@pytest.mark.parametrize(
+    ("via", "host", "is_asked_by_name"),
+    [
+        ("http://p:1", "example.org", True),
+        ("socks5h://p:1", "example.org", True),
+        ("socks5://p:1", "example.org", False),
+        ("http://p:1", "192.0.2.1", False),
+        ("http://p:1", "::1", False),
+        ("http://p:1", "localhost", False),
+        ("http://p:1", "0x7f.1", False),
+        ("http://p:1", "a b", False),
+        ("other.example=http://p:1", "example.org", False),
+    ],
+)
+def test_proxies_that_look_names_up_are_asked_by_name(
+    via: str, host: str, is_asked_by_name: bool
+) -> None:
+    tunnels = Tunnels(routes_of([Via.parse(via)], [], {}), None)
+    assert bool(tunnels.for_name(Target(host, 80))) == is_asked_by_name
