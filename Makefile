@@ -2,6 +2,8 @@
 # What is missing is installed first: Debian packages (through sudo), and Python's into .venv.
 
 SHELL := /bin/sh
+# Where it is set, each process of pytest compiles all tests again.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 BIN := .venv/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -94,8 +96,9 @@ wheel: .venv/ready-to-develop
 	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
 	$(BIN)/python -m build --wheel --no-isolation --outdir "$$work" . >"$$work/log" 2>&1 || \
 	    { cat "$$work/log"; exit 1; }; \
-	$(PYTHON) -m venv "$$work/venv"; \
-	"$$work/venv/bin/pip" install -q --disable-pip-version-check --no-compile "$$work"/*.whl; \
+	$(PYTHON) -m venv --without-pip "$$work/venv"; \
+	$(BIN)/pip --python "$$work/venv/bin/python" install -q --disable-pip-version-check --no-compile \
+	    "$$work"/*.whl; \
 	cd "$$work"; \
 	venv/bin/mitml4 --version; \
 	venv/bin/mitml4 --help >help; grep -q intercept help; \
