@@ -41,6 +41,10 @@ def entry_of(exchange: Exchange) -> dict[str, Any]:
         "_stack": exchange.stack,
         "_stream": exchange.request.stream,
     }
+    if process := exchange.flow.process:
+        entry["_process"] = process
+    if exchange.flow.container is not None:
+        entry["_container"] = exchange.flow.container
     if not exchange.is_through_proxy:
         entry["serverIPAddress"] = exchange.flow.destination.ip
     if exchange.is_websocket:

@@ -28,6 +28,7 @@ from mitml4.events import (
     weight,
 )
 from mitml4.payload.text import PayloadText, base64_of
+from mitml4.process import Process
 from mitml4.protocols.conversation import Details, Direction
 from mitml4.protocols.http.events import (
     GrpcMessage,
@@ -51,6 +52,7 @@ START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
 SERVER = Address("192.0.2.1", 443)
 LATER = START + timedelta(milliseconds=40)
 END = START + timedelta(milliseconds=100)
+PROCESS = Process(pid=7, uid=0, name="curl", command=("curl", "-v"), cgroup=None)
 
 
 @asynccontextmanager
@@ -59,7 +61,8 @@ async def archive(path: Path):
     sink = Background(HttpArchive.to_file(path))
     async with trio.open_nursery() as nursery:
         await nursery.start(sink.run)
-        sink.publish(FlowOpen(flow=1, client=Address("::1", 9), destination=SERVER))
+        ends = {"client": Address("::1", 9), "destination": SERVER}
+        sink.publish(FlowOpen(flow=1, container="web", process=PROCESS, **ends))
         yield sink
         await sink.aclose()
 
@@ -210,6 +213,14 @@ async def test_an_exchange_is_an_entry(tmp_path) -> None:
     assert entry["serverIPAddress"] == "192.0.2.1"
     assert entry["connection"] == "1"
     assert entry["_client"] == {"ip": "::1", "port": 9}
+    assert entry["_container"] == "web"
+    assert entry["_process"] == {
+        "pid": 7,
+        "uid": 0,
+        "name": "curl",
+        "command": ["curl", "-v"],
+        "cgroup": None,
+    }
     assert entry["_stack"] == ["http/1"]
 
 

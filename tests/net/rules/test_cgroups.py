@@ -45,6 +45,20 @@ def test_a_cgroup_is_found_by_its_path_and_by_its_unit(root: Path, below: str, n
     assert found.known_to_nft_as == f"{below}/system.slice/nginx.service".lstrip("/")
 
 
+def test_systemd_is_asked_for_the_cgroup_of_a_unit(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows units in slices of others, and those whose cgroup has another name."""
+    (root / "a.slice/other").mkdir(parents=True)
+    (program := root.parent / "systemctl").write_text(
+        '#!/bin/sh\n[ "$1 $2 $3 $4 $5" = "show --property=ControlGroup --value -- web" ] '
+        "&& echo /a.slice/other\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setattr(cgroups, "environment", lambda: {"PATH": f"{root.parent}:/bin:/usr/bin"})
+    assert find_cgroup("web", mounts(root, _V2)).path == "/a.slice/other"
+
+
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
