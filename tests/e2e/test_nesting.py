@@ -8,6 +8,8 @@ import struct
 
 import pytest
 
+from tests.e2e.proxies import serve_dante, serve_inside_tls, serve_ssh_d, serve_tinyproxy
+
 V4, V6 = "198.51.100.2", "2001:db8:2::2"
 URL = "https://www.example/"
 SOCKS, SOCKS_WITH_PASSWORD, DANTE, SSH_D = 1080, 1081, 1082, 1083
@@ -25,31 +27,12 @@ def proxies(serve, files, identity, sshd):
         *("-u", "alice", "-P", "s3cret"),
         port=SOCKS_WITH_PASSWORD,
     )
-    dante = files / "danted.conf"
-    dante.write_text(f"""
-        logoutput: {files}/danted.log
-        internal: {V4} port = {DANTE}
-        external: {V4}
-        socksmethod: none
-        clientmethod: none
-        user.privileged: root
-        user.unprivileged: nobody
-        client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
-        socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
-    """)
-    serve("danted", "-f", str(dante), "-p", str(files / "danted.pid"), port=DANTE)
-    serve("ssh", *sshd, "-N", "-D", f"{V4}:{SSH_D}", f"root@{V4}", port=SSH_D)
-    for port, extra in ((HTTP_PROXY, ""), (CONNECT_ONLY_443, "ConnectPort 443")):
-        config = files / f"tinyproxy-{port}.conf"
-        config.write_text(f"Port {port}\nListen {V4}\nListen {V6}\nMaxClients 50\n{extra}\n")
-        serve("tinyproxy", "-d", "-c", str(config), port=port)
-    serve(
-        "socat",
-        f"OPENSSL-LISTEN:{TLS_PROXY},fork,reuseaddr,verify=0,"
-        f"cert={identity.certificate},key={identity.key}",
-        f"TCP:{V4}:{HTTP_PROXY}",
-        port=TLS_PROXY,
-    )
+    serve_dante(serve, files, DANTE)
+    serve_ssh_d(serve, sshd, SSH_D)
+    both = f"Listen {V6}", "MaxClients 50"
+    serve_tinyproxy(serve, files, HTTP_PROXY, *both)
+    serve_tinyproxy(serve, files, CONNECT_ONLY_443, *both, "ConnectPort 443")
+    serve_inside_tls(serve, identity, TLS_PROXY, HTTP_PROXY)
 
 
 def without_ports(outcome):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mitml4.lab.network import SERVER_V4, SERVER_V6
+from tests.e2e.proxies import serve_inside_tls, serve_tinyproxy
 
 SOCKS, HTTP, TLS, CLOSED = 1080, 3128, 3130, 9
 OLD = 444
@@ -15,16 +16,8 @@ REFUSED = 7  # curl(1)
 @pytest.fixture(scope="module")
 def proxies(serve, files, identity):
     serve("microsocks", "-i", "::", "-p", str(SOCKS), port=SOCKS)
-    config = files / "tinyproxy.conf"
-    config.write_text(f"Port {HTTP}\nListen {SERVER_V4}\nBasicAuth alice s3cret\n")
-    serve("tinyproxy", "-d", "-c", str(config), port=HTTP)
-    serve(
-        "socat",
-        f"OPENSSL-LISTEN:{TLS},fork,reuseaddr,verify=0,"
-        f"cert={identity.certificate},key={identity.key}",
-        f"TCP:{SERVER_V4}:{HTTP}",
-        port=TLS,
-    )
+    serve_tinyproxy(serve, files, HTTP, "BasicAuth alice s3cret")
+    serve_inside_tls(serve, identity, TLS, HTTP)
 
 
 pytestmark = pytest.mark.usefixtures("nginx", "proxies")

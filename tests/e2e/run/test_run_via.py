@@ -14,6 +14,7 @@ import pytest
 from mitml4.lab.certificates import Identity, LabAuthority
 from mitml4.lab.network import ROUTER_WAN_V4, SERVER_V4
 from mitml4.lab.snapshot import difference, take_snapshot
+from tests.e2e.proxies import serve_dante, serve_inside_tls, serve_ssh_d, serve_tinyproxy
 
 HTTP, HTTP_WITH_USER, TLS, NARROW, SQUID = 3128, 3129, 3130, 3131, 3132
 SOCKS, SOCKS_WITH_USER, DANTE, SSH_D = 1080, 1081, 1082, 1083
@@ -55,25 +56,11 @@ def proxies(serve, files: Path, identity, sshd) -> None:
         *("microsocks", "-i", SERVER_V4, "-p", str(SOCKS_WITH_USER), "-u", user, "-P", password),
         port=SOCKS_WITH_USER,
     )
-    dante = files / "danted.conf"
-    dante.write_text(f"""
-        logoutput: {files}/danted.log
-        internal: {SERVER_V4} port = {DANTE}
-        external: {SERVER_V4}
-        socksmethod: none
-        clientmethod: none
-        user.privileged: root
-        user.unprivileged: nobody
-        client pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
-        socks pass {{ from: 0.0.0.0/0 to: 0.0.0.0/0 }}
-    """)
-    serve("danted", "-f", str(dante), "-p", str(files / "danted.pid"), port=DANTE)
-    serve("ssh", *sshd, "-N", "-D", f"{SERVER_V4}:{SSH_D}", f"root@{SERVER_V4}", port=SSH_D)
-    wanted = f"BasicAuth {user} {password}"
-    for port, extra in ((HTTP, ""), (HTTP_WITH_USER, wanted), (NARROW, "ConnectPort 443")):
-        path = files / f"tinyproxy-{port}.conf"
-        path.write_text(f"Port {port}\nListen {SERVER_V4}\n{extra}\n")
-        serve("tinyproxy", "-d", "-c", str(path), port=port)
+    serve_dante(serve, files, DANTE)
+    serve_ssh_d(serve, sshd, SSH_D)
+    serve_tinyproxy(serve, files, HTTP)
+    serve_tinyproxy(serve, files, HTTP_WITH_USER, f"BasicAuth {user} {password}")
+    serve_tinyproxy(serve, files, NARROW, "ConnectPort 443")
     squid = files / "squid.conf"
     squid.write_text(f"""
         http_port {SERVER_V4}:{SQUID}
@@ -87,13 +74,7 @@ def proxies(serve, files: Path, identity, sshd) -> None:
         http_access allow all
     """)
     serve("squid", "-N", "-f", str(squid), port=SQUID)
-    serve(
-        "socat",
-        f"OPENSSL-LISTEN:{TLS},fork,reuseaddr,verify=0,"
-        f"cert={identity.certificate},key={identity.key}",
-        f"TCP:{SERVER_V4}:{HTTP}",
-        port=TLS,
-    )
+    serve_inside_tls(serve, identity, TLS, HTTP)
 
 
 pytestmark = pytest.mark.usefixtures("proxies")
