@@ -31,7 +31,7 @@ from mitml4.protocols.conversation import (
     Unreadable,
 )
 from mitml4.protocols.http.asked import is_elsewhere, of_fields
-from mitml4.protocols.http.http2_frames import PREFACE
+from mitml4.protocols.http.http2_wire import PREFACE
 from mitml4.protocols.proxy_protocol import V1_PREFIX, V2_SIGNATURE
 from mitml4.protocols.registry import detect
 from mitml4.regex import regex

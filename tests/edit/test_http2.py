@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitml4.edit.http2.core import Http2Core
-from mitml4.edit.http2.frames import CANCEL, Job, frame_bytes
+from mitml4.edit.http2.state import Job
 from mitml4.edit.memory import EditMemory
 from mitml4.edit.messages import Response
 from mitml4.protocols.conversation import Direction
-from mitml4.protocols.http.http2_frames import PREFACE
+from mitml4.protocols.http import http2_wire as wire
+from mitml4.protocols.http.http2_wire import ErrorCode, frame_bytes
 
 UP, DOWN = Direction.UP, Direction.DOWN
 LIMIT = 100_000
@@ -33,7 +34,7 @@ Edit = Callable[["Lab", Job], None]
 
 
 def release(lab: Lab, job: Job) -> None:
-    lab.core.release(job.stream, UP if job.phase == "request" else DOWN, None)
+    lab.core.release(job.stream, job.direction, None)
 
 
 @dataclass
@@ -147,7 +148,7 @@ def collecting(change: Callable[[bytes], bytes]) -> Edit:
     """An editor that changes each body."""
 
     def edit(lab: Lab, job: Job) -> None:
-        direction = UP if job.phase == "request" else DOWN
+        direction = job.direction
         half = job.stream.half(direction)
         if not half.was_asked and not lab.core.collect(job.stream, direction):
             return
@@ -235,7 +236,7 @@ def test_a_coding_and_a_length_follow_the_body() -> None:
 
 def test_headers_are_encoded_anew_and_keep_their_order_and_secrecy() -> None:
     def edit(lab: Lab, job: Job) -> None:
-        if job.phase == "request" and job.stream.number == 3:
+        if job.direction is UP and job.stream.number == 3:
             assert job.stream.request
             job.stream.request.headers["x-debug"] = "1"
             del job.stream.request.headers["b"]
@@ -258,7 +259,7 @@ def test_headers_are_encoded_anew_and_keep_their_order_and_secrecy() -> None:
 
 def test_changed_methods_paths_and_statuses_are_sent() -> None:
     def edit(lab: Lab, job: Job) -> None:
-        if job.phase == "request" and job.stream.number == 3:
+        if job.direction is UP and job.stream.number == 3:
             assert job.stream.request
             job.stream.request.method, job.stream.request.target = "PUT", "/b?c"
         elif job.stream.number == 3:
@@ -279,7 +280,7 @@ def test_changed_methods_paths_and_statuses_are_sent() -> None:
 
 def test_a_changed_host_is_the_authority_and_fields_of_http_1_are_left_out() -> None:
     def edit(lab: Lab, job: Job) -> None:
-        if job.stream.request and job.phase == "request":
+        if job.stream.request and job.direction is UP:
             job.stream.request.headers["Host"] = "b.test"
             job.stream.request.headers["Connection"] = "close"
         release(lab, job)
@@ -293,7 +294,7 @@ def test_a_changed_host_is_the_authority_and_fields_of_http_1_are_left_out() -> 
 
 def test_a_request_is_answered_without_the_server() -> None:
     def edit(lab: Lab, job: Job) -> None:
-        if job.phase == "request" and job.stream.number != 3:
+        if job.direction is UP and job.stream.number != 3:
             lab.core.answer(job.stream, Response(status=503, body=b"x" * 100_000))
         else:
             release(lab, job)
@@ -321,7 +322,7 @@ def test_a_request_that_is_held_back_goes_on_after_later_ones() -> None:
     kept: list[Job] = []
 
     def edit(lab: Lab, job: Job) -> None:
-        if job.phase == "request" and job.stream.number == 1:
+        if job.direction is UP and job.stream.number == 1:
             kept.append(job)
         else:
             release(lab, job)
@@ -376,7 +377,7 @@ def test_resets_pings_pushes_and_trailers_pass() -> None:
     lab.client.reset_stream(3)
     lab.client.send_headers(5, POST, end_stream=True)
     lab.move()
-    lab.server.reset_stream(5, error_code=CANCEL)
+    lab.server.reset_stream(5, error_code=ErrorCode.CANCEL)
     lab.move()
     assert len(lab.of(lab.at_client, h2.events.StreamReset)) == 1
     assert not lab.core.streams
@@ -388,7 +389,7 @@ def test_a_servers_reset_comes_behind_the_response_that_is_held_back(ends: bool)
     held: list[Job] = []
 
     def edit(lab: Lab, job: Job) -> None:
-        if job.phase == "request":
+        if job.direction is UP:
             release(lab, job)
         elif lab.core.collect(job.stream, DOWN):
             held.append(job)
@@ -416,7 +417,7 @@ def test_a_body_that_is_cut_off_is_held_back_no_longer() -> None:
 
     def edit(lab: Lab, job: Job) -> None:
         asked.append(job)
-        if job.phase == "request" or lab.core.collect(job.stream, DOWN):
+        if job.direction is UP or lab.core.collect(job.stream, DOWN):
             release(lab, job)
 
     lab = Lab(edit)
@@ -429,14 +430,14 @@ def test_a_body_that_is_cut_off_is_held_back_no_longer() -> None:
     lab.edit(lab, lab.core.jobs.pop())
     lab.move()
     assert lab.content(lab.at_client, 1) == b"part"
-    assert [job.phase for job in asked] == ["request", "response", "response"]
+    assert [job.direction for job in asked] == [UP, DOWN, DOWN]
     assert lab.core.is_idle(DOWN)
 
 
 def test_a_stream_is_reset_at_both_sides() -> None:
     def edit(lab: Lab, job: Job) -> None:
-        if job.phase == "response" or job.stream.number == 1:
-            lab.core.reset(job.stream, CANCEL)
+        if job.direction is DOWN or job.stream.number == 1:
+            lab.core.reset(job.stream, ErrorCode.CANCEL)
         else:
             release(lab, job)
 
@@ -453,7 +454,7 @@ def test_a_stream_is_reset_at_both_sides() -> None:
 def test_ten_thousand_streams_are_served_at_once() -> None:
     """Without h2, which looks at all streams for each one."""
     core, encoder = Http2Core(LIMIT, EditMemory(LIMIT)), Encoder()
-    core.receive(UP, PREFACE + frame_bytes(4, 0, 0))
+    core.receive(UP, wire.PREFACE + frame_bytes(4, 0, 0))
     for number in range(1, 20_001, 2):
         core.receive(UP, frame_bytes(1, 4, number, encoder.encode(POST)))
         core.receive(UP, frame_bytes(0, 0, number, b"a"))

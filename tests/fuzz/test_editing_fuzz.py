@@ -17,7 +17,7 @@ from mitml4.errors import ProtocolError
 from mitml4.payload.deflate import Deflate
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.http.http1_heads import Part
-from mitml4.protocols.http.http2_frames import PREFACE
+from mitml4.protocols.http.http2_wire import PREFACE
 
 UP, DOWN = Direction.UP, Direction.DOWN
 

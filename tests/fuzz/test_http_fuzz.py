@@ -24,7 +24,7 @@ from mitml4.protocols.http.connect import HttpConnect
 from mitml4.protocols.http.events import HttpEnd
 from mitml4.protocols.http.http1 import Http1
 from mitml4.protocols.http.http2 import Http2
-from mitml4.protocols.http.http2_frames import PREFACE
+from mitml4.protocols.http.http2_wire import PREFACE
 from mitml4.protocols.http.websocket import WebSocket
 
 UP, DOWN = Direction.UP, Direction.DOWN

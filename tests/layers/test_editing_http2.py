@@ -9,10 +9,9 @@ import h2.events
 import h2.settings
 import pytest
 
-from mitml4.edit.http2.conduct import PROTOCOL_ERROR
-from mitml4.edit.http2.frames import DATA, GOAWAY, SETTINGS, frame_bytes
 from mitml4.events import RuleApplied
-from mitml4.protocols.http.http2_frames import PREFACE
+from mitml4.protocols.http import http2_wire as wire
+from mitml4.protocols.http.http2_wire import ErrorCode, frame_bytes
 from mitml4.session.policy import Policy
 from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes
 from tests.layers.test_editing import met_all, rules, says
@@ -206,17 +205,20 @@ def test_a_websocket_that_is_refused_is_a_response(flow_lab: FlowLab) -> None:
 
 
 def test_a_client_that_breaks_the_protocol_is_told_so(flow_lab: FlowLab) -> None:
-    settings = frame_bytes(SETTINGS, 0, 0)
+    settings = frame_bytes(wire.SETTINGS, 0, 0)
     client = says(
-        ("send", PREFACE + settings),
+        ("send", wire.PREFACE + settings),
         ("expect", settings),
-        ("send", frame_bytes(DATA, 0, 1, b"on an idle stream")),
-        ("expect", frame_bytes(GOAWAY, 0, 0, bytes(4) + PROTOCOL_ERROR.to_bytes(4))),
+        ("send", frame_bytes(wire.DATA, 0, 1, b"on an idle stream")),
+        (
+            "expect",
+            frame_bytes(wire.GOAWAY, 0, 0, bytes(4) + ErrorCode.PROTOCOL_ERROR.to_bytes(4)),
+        ),
         ("expect eof", b""),
         ("eof", b""),
     )
     server = says(
-        ("expect", PREFACE + settings), ("send", settings), ("expect eof", b""), ("eof", b"")
+        ("expect", wire.PREFACE + settings), ("send", settings), ("expect eof", b""), ("eof", b"")
     )
     out = flow_lab.run(client, server, editor=rules(REPLACE))
     out.check()

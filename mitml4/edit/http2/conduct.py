@@ -10,50 +10,15 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from mitml4.edit.http2.frames import (
-    DATA,
-    END_STREAM,
-    HEADERS,
-    ID,
-    MAX_CONCURRENT_STREAMS,
-    MAX_FRAME_SIZE,
-    PIECE,
-    PRIORITY,
-    RST_STREAM,
-    SETTING,
-    SETTINGS,
-    WINDOW_UPDATE,
-    Stream,
-)
-from mitml4.errors import ProtocolError
+from mitml4.edit.http2.state import Stream
+from mitml4.protocols.http import http2_wire as wire
+from mitml4.protocols.http.http2_wire import ErrorCode, Http2Error
 
-__all__ = [
-    "COMPRESSION_ERROR",
-    "FLOW_CONTROL_ERROR",
-    "FRAME_SIZE_ERROR",
-    "PROTOCOL_ERROR",
-    "STREAM_CLOSED",
-    "Conduct",
-    "Http2Error",
-]
+__all__ = ["Conduct"]
 
-PROTOCOL_ERROR: Final = 1  # RFC 9113 §7
-FLOW_CONTROL_ERROR: Final = 3
-STREAM_CLOSED: Final = 5
-FRAME_SIZE_ERROR: Final = 6
-COMPRESSION_ERROR: Final = 9
-
-_SIZES: Final = {PRIORITY: 5, RST_STREAM: 4}  # §6.3, §6.4
+_SIZES: Final = {wire.PRIORITY: wire.PRIORITY_SIZE, wire.RST_STREAM: wire.RST_STREAM_SIZE}
 _REMEMBERED: Final = 1000
 """So many streams that were reset here or by the server are remembered."""
-
-
-class Http2Error(ProtocolError):
-    """A connection error (§5.4.1)."""
-
-    def __init__(self, message: str, code: int = PROTOCOL_ERROR) -> None:
-        super().__init__(f"HTTP/2: {message}")
-        self.code = code
 
 
 class Conduct:
@@ -65,15 +30,15 @@ class Conduct:
         self.max_streams: int | None = None
         """As the client has acknowledged it."""
         self._has_begun = False
-        self._max_frame = PIECE
+        self._max_frame = wire.LEAST_MAX_FRAME
         self._unacknowledged: deque[int | None] = deque()
         self._reset: dict[int, None] = {}
 
     def on_settings(self, payload: bytes) -> None:
         """The server has sent SETTINGS."""
-        values = dict(SETTING.iter_unpack(payload))
-        self._max_frame = max(self._max_frame, values.get(MAX_FRAME_SIZE, 0))
-        self._unacknowledged.append(values.get(MAX_CONCURRENT_STREAMS, self._latest_limit()))
+        values = dict(wire.SETTING.iter_unpack(payload))
+        self._max_frame = max(self._max_frame, values.get(wire.MAX_FRAME_SIZE, 0))
+        self._unacknowledged.append(values.get(wire.MAX_CONCURRENT_STREAMS, self._latest_limit()))
 
     def _latest_limit(self) -> int | None:
         return self._unacknowledged[-1] if self._unacknowledged else self.max_streams
@@ -93,16 +58,16 @@ class Conduct:
         self, kind: int, flags: int, number: int, payload: bytes, stream: Stream | None
     ) -> None:
         """Check a frame of the client. `stream`: the open one of this number. Raises Http2Error."""
-        if not self._has_begun and kind != SETTINGS:
+        if not self._has_begun and kind != wire.SETTINGS:
             raise Http2Error("the preface has no SETTINGS")  # §3.4
         self._has_begun = True
         if len(payload) > self._max_frame or len(payload) != _SIZES.get(kind, len(payload)):
-            raise Http2Error("a frame of a wrong size", FRAME_SIZE_ERROR)
-        if kind == WINDOW_UPDATE and not int.from_bytes(payload) & ID:
+            raise Http2Error("a frame of a wrong size", ErrorCode.FRAME_SIZE_ERROR)
+        if kind == wire.WINDOW_UPDATE and not int.from_bytes(payload) & wire.ID:
             raise Http2Error("WINDOW_UPDATE of 0")  # §6.9
-        if kind in (DATA, HEADERS, RST_STREAM) and not number:
+        if kind in (wire.DATA, wire.HEADERS, wire.RST_STREAM) and not number:
             raise Http2Error("a frame on stream 0")
-        if kind not in (DATA, HEADERS, RST_STREAM, WINDOW_UPDATE) or not number:
+        if kind not in (wire.DATA, wire.HEADERS, wire.RST_STREAM, wire.WINDOW_UPDATE) or not number:
             return
         if stream:
             self._check_open(kind, flags, stream)
@@ -110,20 +75,20 @@ class Conduct:
             self._check_closed(kind, number)
 
     def _check_open(self, kind: int, flags: int, stream: Stream) -> None:
-        if kind not in (DATA, HEADERS):
+        if kind not in (wire.DATA, wire.HEADERS):
             return
         if stream.up.has_ended or stream.up.inbox_ended:
-            raise Http2Error("a frame on a stream that has ended", STREAM_CLOSED)  # §5.1
-        if kind == HEADERS and not flags & END_STREAM:
+            raise Http2Error("a frame on a stream that has ended", ErrorCode.STREAM_CLOSED)  # §5.1
+        if kind == wire.HEADERS and not flags & wire.END_STREAM:
             raise Http2Error("trailers that do not end a stream")  # §8.1
 
     def _check_closed(self, kind: int, number: int) -> None:
         """It was never opened, or is closed (§5.1, §5.1.1)."""
         if number % 2 == 0:
-            if kind in (DATA, HEADERS):
+            if kind in (wire.DATA, wire.HEADERS):
                 raise Http2Error("a stream of an even number")
         elif number > self.last:
-            if kind != HEADERS:
+            if kind != wire.HEADERS:
                 raise Http2Error("a frame on a stream that is idle")
-        elif kind in (DATA, HEADERS) and number not in self._reset:
-            raise Http2Error("a frame on a stream that is closed", STREAM_CLOSED)
+        elif kind in (wire.DATA, wire.HEADERS) and number not in self._reset:
+            raise Http2Error("a frame on a stream that is closed", ErrorCode.STREAM_CLOSED)

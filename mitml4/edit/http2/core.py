@@ -19,45 +19,18 @@ streams have to grow. A request that is answered here never has one at the serve
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Final
 
 from hpack import HPACKError
 
-from mitml4.edit.http2.conduct import COMPRESSION_ERROR, FRAME_SIZE_ERROR, Http2Error
 from mitml4.edit.http2.decisions import Decisions
-from mitml4.edit.http2.frames import (
-    ACK,
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    GOAWAY,
-    HAS_PRIORITY,
-    HEADER,
-    HEADER_TABLE_SIZE,
-    HEADERS,
-    ID,
-    INITIAL_WINDOW_SIZE,
-    OUR_TABLE,
-    PADDED,
-    PRIORITY,
-    PUSH_PROMISE,
-    REFUSED_STREAM,
-    RST_STREAM,
-    SETTING,
-    SETTINGS,
-    WINDOW_UPDATE,
-    Block,
-    Half,
-    Job,
-    Leg,
-    Stream,
-    frame_bytes,
-)
 from mitml4.edit.http2.messages import request_of, response_of
+from mitml4.edit.http2.state import OUR_TABLE, Block, Half, Job, Leg, Stream
 from mitml4.edit.messages import Request
 from mitml4.protocols.conversation import Direction
-from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE, PREFACE
+from mitml4.protocols.http import http2_wire as wire
+from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK, MAX_TABLE
+from mitml4.protocols.http.http2_wire import ErrorCode, Http2Error, frame_bytes, unpadded
 
 __all__ = ["Http2Core"]
 
@@ -78,40 +51,40 @@ class Http2Core(Decisions):
         leg = self._legs[direction]
         leg.data += data
         if not leg.has_preface:
-            if not leg.data.startswith(PREFACE[: len(leg.data)]):
+            if not leg.data.startswith(wire.PREFACE[: len(leg.data)]):
                 raise Http2Error("no preface")
-            if len(leg.data) < len(PREFACE):
+            if len(leg.data) < len(wire.PREFACE):
                 return
-            del leg.data[: len(PREFACE)]
+            del leg.data[: len(wire.PREFACE)]
             leg.has_preface = True
         at = 0
-        while len(leg.data) - at >= HEADER.size:
-            high, low, kind, flags, number = HEADER.unpack_from(leg.data, at)
+        while len(leg.data) - at >= wire.HEADER.size:
+            high, low, kind, flags, number = wire.HEADER.unpack_from(leg.data, at)
             size = high << 8 | low
-            end = at + HEADER.size + size
+            end = at + wire.HEADER.size + size
             if len(leg.data) < end:
                 break
-            payload = bytes(leg.data[at + HEADER.size : end])
+            payload = bytes(leg.data[at + wire.HEADER.size : end])
             at = end
-            self._on_frame(leg, kind, flags, number & ID, payload)
+            self._on_frame(leg, kind, flags, number & wire.ID, payload)
         del leg.data[:at]
 
     def _on_frame(self, leg: Leg, kind: int, flags: int, number: int, payload: bytes) -> None:
-        if leg.block and (kind != CONTINUATION or number != leg.block.stream):
+        if leg.block and (kind != wire.CONTINUATION or number != leg.block.stream):
             raise Http2Error("a header block is interrupted")
         if leg.direction is UP:
             self._conduct.check(kind, flags, number, payload, self.streams.get(number))
         match kind:
-            case _ if kind in (HEADERS, PUSH_PROMISE, CONTINUATION):
+            case wire.HEADERS | wire.PUSH_PROMISE | wire.CONTINUATION:
                 self._on_fragment(leg, kind, flags, number, payload)
-            case _ if kind == DATA:
+            case wire.DATA:
                 self._on_data(leg, flags, number, payload)
-            case _ if kind == WINDOW_UPDATE and len(payload) == 4:
-                self._on_window_update(leg, number, int.from_bytes(payload) & ID)
-            case _ if kind == RST_STREAM:
+            case wire.WINDOW_UPDATE if len(payload) == 4:
+                self._on_window_update(leg, number, int.from_bytes(payload) & wire.ID)
+            case wire.RST_STREAM:
                 self._on_reset(leg, number, payload)
-            case _ if kind == SETTINGS:
-                if not flags & ACK:
+            case wire.SETTINGS:
+                if not flags & wire.ACK:
                     self._on_settings(leg, payload)
                 elif leg.direction is UP:
                     self._conduct.on_acknowledged()
@@ -120,11 +93,11 @@ class Http2Core(Decisions):
                     leg.out += frame
                 else:
                     leg.has_begun = True
-                    leg.out[:0] = PREFACE + frame if leg.direction is UP else frame
-            case _ if kind == GOAWAY and leg.direction is DOWN and len(payload) >= 8:
-                last = int.from_bytes(payload[:4]) & ID
+                    leg.out[:0] = wire.PREFACE + frame if leg.direction is UP else frame
+            case wire.GOAWAY if leg.direction is DOWN and len(payload) >= 8:
+                last = int.from_bytes(payload[:4]) & wire.ID
                 leg.out += frame_bytes(kind, flags, 0, self._last(last).to_bytes(4) + payload[4:])
-            case _ if kind == PRIORITY:
+            case wire.PRIORITY:
                 self._on_priority(leg, flags, number, payload)
             case _:
                 leg.out += frame_bytes(kind, flags, self._there(leg, number), payload)
@@ -132,30 +105,30 @@ class Http2Core(Decisions):
     def _on_priority(self, leg: Leg, flags: int, number: int, payload: bytes) -> None:
         """Priorities name streams, which may have other numbers at the server. They are advice, so
         one that names such a stream is left out."""
-        about = int.from_bytes(payload[:4]) & ID
+        about = int.from_bytes(payload[:4]) & wire.ID
         is_elsewhere = bool(self._to_server) or any(
             stream.is_local or stream.up.is_held
             for each in (number, about)
             if (stream := self.streams.get(each))
         )
         if not is_elsewhere:
-            leg.out += frame_bytes(PRIORITY, flags, number, payload)
+            leg.out += frame_bytes(wire.PRIORITY, flags, number, payload)
 
     def _on_settings(self, leg: Leg, payload: bytes) -> None:
         """Settings are about what is sent to their sender."""
         towards = self._legs[leg.direction.other]
-        if len(payload) % SETTING.size:
-            raise Http2Error("SETTINGS of a wrong length", FRAME_SIZE_ERROR)
+        if len(payload) % wire.SETTING.size:
+            raise Http2Error("SETTINGS of a wrong length", ErrorCode.FRAME_SIZE_ERROR)
         if leg.direction is DOWN:
             self._conduct.on_settings(payload)
-        for setting, value in SETTING.iter_unpack(payload):
-            if setting == HEADER_TABLE_SIZE:
+        for setting, value in wire.SETTING.iter_unpack(payload):
+            if setting == wire.HEADER_TABLE_SIZE:
                 allowed = max(towards.decoder.max_allowed_table_size, value)
                 towards.decoder.max_allowed_table_size = min(allowed, MAX_TABLE)
                 towards.table_limit = value
                 if towards.encoder:
                     towards.encoder.header_table_size = min(OUR_TABLE, value)
-            elif setting == INITIAL_WINDOW_SIZE:
+            elif setting == wire.INITIAL_WINDOW_SIZE:
                 change = value - towards.initial_window
                 towards.initial_window = value
                 for stream in self.streams.values():
@@ -174,12 +147,11 @@ class Http2Core(Decisions):
 
     def _on_fragment(self, leg: Leg, kind: int, flags: int, number: int, payload: bytes) -> None:
         fragment, prefix = payload, b""
-        if kind != CONTINUATION:
-            if flags & PADDED:
-                if not payload or payload[0] >= len(payload):
-                    raise Http2Error("padding longer than its frame")
-                fragment = payload[1 : len(payload) - payload[0]]
-            size = 4 if kind == PUSH_PROMISE else 5 if flags & HAS_PRIORITY else 0
+        if kind != wire.CONTINUATION:
+            fragment = unpadded(flags, payload)
+            size = wire.PRIORITY_SIZE if flags & wire.HAS_PRIORITY else 0
+            if kind == wire.PUSH_PROMISE:
+                size = wire.PROMISED_SIZE
             prefix, fragment = fragment[:size], fragment[size:]
             leg.block = Block(kind, flags, number, prefix, [], bytearray())
         block = leg.block
@@ -189,19 +161,19 @@ class Http2Core(Decisions):
         block.fragments += fragment
         if len(block.fragments) > MAX_HEADER_BLOCK:
             raise Http2Error("a header block longer than 64 KiB")
-        if flags & END_HEADERS:
+        if flags & wire.END_HEADERS:
             leg.block = None
             try:
                 decoded_block = leg.decoder.decode(bytes(block.fragments), raw=True)
             except HPACKError as error:
-                raise Http2Error(str(error), COMPRESSION_ERROR) from error
+                raise Http2Error(str(error), ErrorCode.COMPRESSION_ERROR) from error
             block.headers = list(decoded_block)
             block.order = leg.blocks
             leg.blocks += 1
             self._on_block(leg, block)
 
     def _on_block(self, leg: Leg, block: Block) -> None:
-        if block.kind == PUSH_PROMISE:
+        if block.kind == wire.PUSH_PROMISE:
             self._on_promise(leg, block)
             return
         number = self._here(leg, block.stream)
@@ -231,12 +203,11 @@ class Http2Core(Decisions):
             if stream.is_pushed:
                 self._release(stream, leg.direction)
                 return
-            phase: Literal["request", "response"] = "response"
             if leg.direction is UP:
-                phase, stream.request = "request", request_of(number, block)
+                stream.request = request_of(number, block)
             else:
                 stream.response = response_of(block)
-            self.jobs.append(Job(phase, stream))
+            self.jobs.append(Job(stream, leg.direction))
 
     def _has_too_many(self) -> bool:
         """Whether the client has as many streams as the server allows."""
@@ -247,13 +218,15 @@ class Http2Core(Decisions):
 
     def _refuse(self, number: int) -> None:
         """Refuse a stream above the server's limit (RFC 9113 §5.1.2)."""
-        self._legs[DOWN].out += frame_bytes(RST_STREAM, 0, number, REFUSED_STREAM.to_bytes(4))
+        self._legs[DOWN].out += frame_bytes(
+            wire.RST_STREAM, 0, number, ErrorCode.REFUSED_STREAM.to_bytes(4)
+        )
         self._conduct.on_reset(number)
 
     def _on_promise(self, leg: Leg, block: Block) -> None:
         """A pushed stream passes as it is."""
         self.has_pushed = True
-        promised = int.from_bytes(block.prefix) & ID
+        promised = int.from_bytes(block.prefix) & wire.ID
         if leg.direction is UP or len(block.prefix) < 4:
             raise Http2Error("a PUSH_PROMISE in a wrong place")
         self.streams[promised] = Stream(
@@ -279,11 +252,7 @@ class Http2Core(Decisions):
     # Content
 
     def _on_data(self, leg: Leg, flags: int, number: int, payload: bytes) -> None:
-        content = payload
-        if flags & PADDED:
-            if not payload or payload[0] >= len(payload):
-                raise Http2Error("padding longer than its frame")
-            content = payload[1 : len(payload) - payload[0]]
+        content = unpadded(flags, payload)
         here = self._here(leg, number)
         stream = self.streams.get(here)
         size = len(payload)
@@ -292,20 +261,20 @@ class Http2Core(Decisions):
             if stream:
                 self._credit_stream(leg, here, size)
                 half = stream.half(leg.direction)
-                half.has_ended = half.has_ended or bool(flags & END_STREAM)
+                half.has_ended = half.has_ended or bool(flags & wire.END_STREAM)
                 self._forget_if_over(stream)
             return
         half = stream.half(leg.direction)
         if half.inbox is not None:
             self._credit(leg, here, size - len(content))
-            self._to_inbox(half, content, ends=bool(flags & END_STREAM))
+            self._to_inbox(half, content, ends=bool(flags & wire.END_STREAM))
             return
-        half.has_ended = half.has_ended or bool(flags & END_STREAM)
+        half.has_ended = half.has_ended or bool(flags & wire.END_STREAM)
         passes = not (half.is_held or half.queue or half.rate) and half.trailers is None
         if passes and min(leg.window, half.window) >= size:
             leg.window -= size
             half.window -= size
-            leg.out += frame_bytes(DATA, flags, self._there_of(leg, here), payload)
+            leg.out += frame_bytes(wire.DATA, flags, self._there_of(leg, here), payload)
             half.is_over = half.has_ended
             self._forget_if_over(stream)
             return
@@ -324,7 +293,7 @@ class Http2Core(Decisions):
             self._pump(stream, direction)
         elif half.is_collecting and (half.has_ended or half.is_above):
             half.is_collecting = False
-            self.jobs.append(Job("request" if direction is UP else "response", stream))
+            self.jobs.append(Job(stream, direction))
 
     def _on_reset(self, leg: Leg, number: int, payload: bytes) -> None:
         here = self._here(leg, number)
@@ -338,7 +307,7 @@ class Http2Core(Decisions):
                 return
         is_known = not (stream.is_local or (leg.direction is UP and stream.up.is_held))
         if is_known:
-            leg.out += frame_bytes(RST_STREAM, 0, self._there_of(leg, here), payload)
+            leg.out += frame_bytes(wire.RST_STREAM, 0, self._there_of(leg, here), payload)
         self._forget(stream)
 
     def _reset_later(self, stream: Stream, payload: bytes) -> None:
@@ -352,7 +321,7 @@ class Http2Core(Decisions):
         half = stream.half(direction)
         if half.is_collecting:
             half.is_collecting = False
-            self.jobs.append(Job("request" if direction is UP else "response", stream))
+            self.jobs.append(Job(stream, direction))
 
     # The ends of the connection
 
@@ -369,5 +338,5 @@ class Http2Core(Decisions):
         leg = self._legs[DOWN]
         if not leg.has_begun:
             leg.has_begun = True
-            leg.out[:0] = frame_bytes(SETTINGS, 0, 0)
-        leg.out += frame_bytes(GOAWAY, 0, 0, payload)
+            leg.out[:0] = frame_bytes(wire.SETTINGS, 0, 0)
+        leg.out += frame_bytes(wire.GOAWAY, 0, 0, payload)

@@ -5,18 +5,13 @@ from __future__ import annotations
 from hpack import HeaderTuple
 
 from mitml4.edit.codings import body_bytes, content_codings, decoded
-from mitml4.edit.http2.frames import (
-    HEADERS,
-    RST_STREAM,
-    WINDOW_UPDATE,
-    Block,
-    Stream,
-    frame_bytes,
-)
 from mitml4.edit.http2.messages import changed_fields, half_headers
+from mitml4.edit.http2.state import Block, Stream
 from mitml4.edit.http2.streaming import Streaming
 from mitml4.edit.messages import Response
 from mitml4.protocols.conversation import Direction
+from mitml4.protocols.http import http2_wire as wire
+from mitml4.protocols.http.http2_wire import frame_bytes
 
 __all__ = ["Decisions"]
 
@@ -83,7 +78,7 @@ class Decisions(Streaming):
         half.is_over = ends
         if direction is UP and stream.early_updates:
             self._legs[UP].out += frame_bytes(
-                WINDOW_UPDATE, 0, number, stream.early_updates.to_bytes(4)
+                wire.WINDOW_UPDATE, 0, number, stream.early_updates.to_bytes(4)
             )
         self._pump(stream, direction)
         self._forget_if_over(stream)
@@ -122,7 +117,7 @@ class Decisions(Streaming):
             HeaderTuple(b":status", b"%d" % response.status),
             *(HeaderTuple(each.name.lower(), each.value) for each in headers.fields),
         ]
-        down.head = Block(HEADERS, 0, stream.number, b"", [], bytearray(), fields)
+        down.head = Block(wire.HEADERS, 0, stream.number, b"", [], bytearray(), fields)
         down.rate, down.has_ended, down.is_over = response.rate, ends, ends
         self._send_block(self._legs[DOWN], down.head, stream.number, fields, ends=ends)
 
@@ -142,10 +137,10 @@ class Decisions(Streaming):
         if self.streams.get(stream.number) is not stream:
             return
         payload = code.to_bytes(4)
-        self._legs[DOWN].out += frame_bytes(RST_STREAM, 0, stream.number, payload)
+        self._legs[DOWN].out += frame_bytes(wire.RST_STREAM, 0, stream.number, payload)
         if not stream.up.is_held and not stream.is_local:
             number = self._to_server.get(stream.number, stream.number)
-            self._legs[UP].out += frame_bytes(RST_STREAM, 0, number, payload)
+            self._legs[UP].out += frame_bytes(wire.RST_STREAM, 0, number, payload)
         self._conduct.on_reset(stream.number)
         self._forget(stream)
 

@@ -8,7 +8,7 @@ from typing import Final
 from hpack import Encoder, HeaderTuple, NeverIndexedHeaderTuple
 
 from mitml4.edit.headers import Field, Headers
-from mitml4.edit.http2.frames import OUR_TABLE, Block, Half
+from mitml4.edit.http2.state import OUR_TABLE, Block, Half
 from mitml4.edit.messages import Request, Response
 from mitml4.errors import ProtocolError
 

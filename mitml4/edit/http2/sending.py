@@ -7,28 +7,13 @@ from collections.abc import Sequence
 
 from hpack import HeaderTuple
 
-from mitml4.edit.http2.conduct import FLOW_CONTROL_ERROR, Conduct, Http2Error
-from mitml4.edit.http2.frames import (
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
-    END_STREAM,
-    HAS_PRIORITY,
-    HEADERS,
-    ID,
-    PIECE,
-    RST_STREAM,
-    WINDOW_UPDATE,
-    Block,
-    Half,
-    Job,
-    Leg,
-    Stream,
-    frame_bytes,
-)
+from mitml4.edit.http2.conduct import Conduct
 from mitml4.edit.http2.messages import fresh_encoder
+from mitml4.edit.http2.state import Block, Half, Job, Leg, Stream
 from mitml4.edit.memory import EditMemory
 from mitml4.protocols.conversation import Direction
+from mitml4.protocols.http import http2_wire as wire
+from mitml4.protocols.http.http2_wire import ErrorCode, Http2Error, frame_bytes
 
 __all__ = ["Sending"]
 
@@ -90,19 +75,23 @@ class Sending:
         if changed is None and leg.encoder is None and block.order == leg.passed:
             leg.passed += 1
             for at, (kind, flags, payload) in enumerate(block.frames):
-                if not at and kind == HEADERS:  # the end may come with content, or without
-                    flags = flags & ~END_STREAM | ends
+                if not at and kind == wire.HEADERS:  # the end may come with content, or without
+                    flags = flags & ~wire.END_STREAM | ends
                 leg.out += frame_bytes(kind, flags, number, payload)
             return
         leg.encoder = leg.encoder or fresh_encoder(leg.table_limit)
         data = block.prefix + leg.encoder.encode(block.headers if changed is None else changed)
-        flags = block.flags & HAS_PRIORITY | (END_STREAM if ends else 0)
+        flags = block.flags & wire.HAS_PRIORITY | (wire.END_STREAM if ends else 0)
         kind = block.kind
-        pieces = [data[at : at + PIECE] for at in range(0, len(data), PIECE)] or [b""]
+        pieces = [
+            data[at : at + wire.LEAST_MAX_FRAME] for at in range(0, len(data), wire.LEAST_MAX_FRAME)
+        ] or [b""]
         for at, piece in enumerate(pieces):
             is_last = at == len(pieces) - 1
-            leg.out += frame_bytes(kind, flags | (END_HEADERS if is_last else 0), number, piece)
-            kind, flags = CONTINUATION, 0
+            leg.out += frame_bytes(
+                kind, flags | (wire.END_HEADERS if is_last else 0), number, piece
+            )
+            kind, flags = wire.CONTINUATION, 0
 
     def _pump_all(self, direction: Direction) -> None:
         leg = self._legs[direction]
@@ -118,7 +107,7 @@ class Sending:
             return
         number = self._there_of(leg, stream.number)
         while half.queue:
-            count = min(len(half.queue), PIECE, leg.window, half.window)
+            count = min(len(half.queue), wire.LEAST_MAX_FRAME, leg.window, half.window)
             if half.rate:
                 count = min(count, half.allowance)
             if count <= 0:
@@ -127,7 +116,7 @@ class Sending:
             piece = bytes(half.queue[:count])
             del half.queue[:count]
             ends = half.has_ended and not half.queue and half.trailers is None
-            leg.out += frame_bytes(DATA, END_STREAM if ends else 0, number, piece)
+            leg.out += frame_bytes(wire.DATA, wire.END_STREAM if ends else 0, number, piece)
             leg.window -= count
             half.window -= count
             half.allowance -= min(count, half.allowance)
@@ -142,7 +131,7 @@ class Sending:
             if half.trailers:
                 self._send_block(leg, half.trailers, number)
             else:
-                leg.out += frame_bytes(DATA, END_STREAM, number)
+                leg.out += frame_bytes(wire.DATA, wire.END_STREAM, number)
             half.is_over = True
         self._forget_if_over(stream)
 
@@ -154,7 +143,7 @@ class Sending:
             kept = min(count, towards.swallow)
             towards.swallow -= kept
             if count > kept:
-                leg.out += frame_bytes(WINDOW_UPDATE, 0, 0, (count - kept).to_bytes(4))
+                leg.out += frame_bytes(wire.WINDOW_UPDATE, 0, 0, (count - kept).to_bytes(4))
             self._pump_all(towards.direction)
             return
         here = self._here(leg, number)
@@ -163,22 +152,26 @@ class Sending:
             return
         half = stream.half(towards.direction)
         half.window += count
-        if half.window > ID and leg.direction is UP:
-            raise Http2Error("a window above 2^31-1", FLOW_CONTROL_ERROR)  # RFC 9113 §6.9.1
+        if half.window > wire.ID and leg.direction is UP:
+            raise Http2Error(
+                "a window above 2^31-1", ErrorCode.FLOW_CONTROL_ERROR
+            )  # RFC 9113 §6.9.1
         kept = min(count, half.swallow)
         half.swallow -= kept
         left = count - kept
         if left and leg.direction is UP and (stream.is_local or stream.up.is_held):
             stream.early_updates += left
         elif left and not half.has_ended:
-            leg.out += frame_bytes(WINDOW_UPDATE, 0, self._there_of(leg, here), left.to_bytes(4))
+            leg.out += frame_bytes(
+                wire.WINDOW_UPDATE, 0, self._there_of(leg, here), left.to_bytes(4)
+            )
         self._pump(stream, towards.direction)
 
     def _credit(self, leg: Leg, number: int | None, count: int) -> None:
         """Let the source of a leg send so many bytes more."""
         if count:
             back = self._legs[leg.direction.other].out
-            back += frame_bytes(WINDOW_UPDATE, 0, 0, count.to_bytes(4))
+            back += frame_bytes(wire.WINDOW_UPDATE, 0, 0, count.to_bytes(4))
             if number is not None:
                 self._credit_stream(leg, number, count)
 
@@ -187,7 +180,7 @@ class Sending:
         if count and stream and not stream.half(leg.direction).has_ended:
             back = self._legs[leg.direction.other]
             there = self._there_of(back, number)
-            back.out += frame_bytes(WINDOW_UPDATE, 0, there, count.to_bytes(4))
+            back.out += frame_bytes(wire.WINDOW_UPDATE, 0, there, count.to_bytes(4))
 
     def _credit_all(self, leg: Leg, number: int, half: Half) -> None:
         """Credit what waits in a queue."""
@@ -210,7 +203,7 @@ class Sending:
 
     def _forget_if_over(self, stream: Stream) -> None:
         if stream.reset is not None and not (stream.down.is_held or stream.down.queue):
-            self._legs[DOWN].out += frame_bytes(RST_STREAM, 0, stream.number, stream.reset)
+            self._legs[DOWN].out += frame_bytes(wire.RST_STREAM, 0, stream.number, stream.reset)
             self._forget(stream)
             return
         up_is_over = stream.up.is_over or (stream.up.is_dropped and stream.up.has_ended)
@@ -283,7 +276,7 @@ class Sending:
 
     def _last(self, last: int) -> int:
         """The client's number of the last stream that the server has seen."""
-        if not self._to_server or last == ID:
+        if not self._to_server or last == wire.ID:
             return last
         seen = [
             number

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from mitml4.edit.http2.frames import Half, Stream
 from mitml4.edit.http2.sending import Sending
+from mitml4.edit.http2.state import Half, Stream
 from mitml4.protocols.conversation import Direction
 
 __all__ = ["Streaming"]

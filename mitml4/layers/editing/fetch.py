@@ -15,7 +15,7 @@ from mitml4.edit.editor import EditedFlow, Editor
 from mitml4.edit.headers import Headers
 from mitml4.edit.http1 import BodyReader, ResponseHead, head_length, read_response
 from mitml4.edit.http2.core import Http2Core
-from mitml4.edit.http2.frames import INTERNAL_ERROR, Stream
+from mitml4.edit.http2.state import Stream
 from mitml4.edit.messages import Answer, Response
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
@@ -23,6 +23,7 @@ from mitml4.layers.editing.flow import FlowEditing
 from mitml4.layers.editing.reader import Reader, send
 from mitml4.net.stream import Stream as ByteStream
 from mitml4.protocols.conversation import Direction
+from mitml4.protocols.http.http2_wire import ErrorCode
 from mitml4.tasks import both, first_of
 
 __all__ = ["Fetch", "bad_gateway", "misdirected"]
@@ -139,7 +140,7 @@ class Fetch:
 
     def _fail(self, reason: str) -> None:
         if self._has_begun:
-            self._core.reset(self._stream, INTERNAL_ERROR)
+            self._core.reset(self._stream, ErrorCode.INTERNAL_ERROR)
         elif self._is_open:
             self._answer(bad_gateway(f"{self._authority}: {reason}"))
 

@@ -14,9 +14,8 @@ from typing import Final
 
 import trio
 
-from mitml4.edit.http2.conduct import Http2Error
 from mitml4.edit.http2.core import Http2Core
-from mitml4.edit.http2.frames import CANCEL, INTERNAL_ERROR, Job, Stream
+from mitml4.edit.http2.state import Job, Stream
 from mitml4.edit.messages import Answer, Ending, Request, Response
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
@@ -28,6 +27,7 @@ from mitml4.net.memory import MemoryStream
 from mitml4.net.stream import Stream as ByteStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction
+from mitml4.protocols.http.http2_wire import ErrorCode, Http2Error
 from mitml4.tasks import both
 
 __all__ = ["Http2Editing"]
@@ -162,7 +162,7 @@ class Http2Editing:
         stream = job.stream
         if self._core.streams.get(stream.number) is not stream or stream.number in self._fetching:
             return
-        if job.phase == "request":
+        if job.direction is UP:
             await self._request(stream)
         else:
             await self._response(stream)
@@ -320,9 +320,9 @@ class Http2Editing:
     def _end(self, stream: Stream, ending: Ending) -> None:
         match ending:
             case Ending.RESET:
-                self._core.reset(stream, INTERNAL_ERROR)
+                self._core.reset(stream, ErrorCode.INTERNAL_ERROR)
             case Ending.CLOSE:
-                self._core.reset(stream, CANCEL)
+                self._core.reset(stream, ErrorCode.CANCEL)
             case Ending.HANG:
                 self._core.hang(stream)
 

@@ -6,12 +6,13 @@ import trio
 
 from mitml4.edit.editor import EditedFlow, Editor
 from mitml4.edit.http2.core import Http2Core
-from mitml4.edit.http2.frames import CANCEL, Stream
+from mitml4.edit.http2.state import Stream
 from mitml4.edit.websocket import MessageEdit, TooLargeError
 from mitml4.layers.editing.flow import FlowEditing
 from mitml4.layers.editing.websocket import say_unedited
 from mitml4.payload.deflate import negotiated
 from mitml4.protocols.conversation import Direction
+from mitml4.protocols.http.http2_wire import ErrorCode
 
 __all__ = ["StreamMessages", "asks_for_socket"]
 
@@ -62,7 +63,7 @@ class StreamMessages:
             except TooLargeError:
                 goes_on = False
             if not goes_on:
-                core.reset(stream, CANCEL)
+                core.reset(stream, ErrorCode.CANCEL)
             say_unedited(edit, self._editing, self._depth, stream.number)
             self._changed.unpark_all()
         core.end_content(stream, direction)

@@ -36,7 +36,7 @@ from mitml4.protocols.http.http1_heads import (
 )
 from mitml4.protocols.http.http1_opening import KNOWN_METHODS
 from mitml4.protocols.http.http2 import detect as detect_http2
-from mitml4.protocols.http.http2_frames import PREFACE
+from mitml4.protocols.http.http2_wire import PREFACE
 from mitml4.tasks import first_of
 
 __all__ = ["Edit", "Kind", "first_bytes", "kind_of"]

@@ -34,7 +34,8 @@ from mitml4.protocols.http.exchange import (
     origin,
     shown,
 )
-from mitml4.protocols.http.http2_frames import MAX_TABLE, PREFACE, Block, Frames
+from mitml4.protocols.http.http2_frames import MAX_TABLE, Block, Frames
+from mitml4.protocols.http.http2_wire import PREFACE, ErrorCode
 from mitml4.protocols.http.websocket import Messages, WebSocket, WebSocketMessage
 from mitml4.protocols.protocol_event import StreamLayer
 from mitml4.protocols.wire_text import text
@@ -49,23 +50,6 @@ _STREAM_BYTES: Final = 256
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
-# RFC 9113 §7
-_ERRORS: Final = [
-    "NO_ERROR",
-    "PROTOCOL_ERROR",
-    "INTERNAL_ERROR",
-    "FLOW_CONTROL_ERROR",
-    "SETTINGS_TIMEOUT",
-    "STREAM_CLOSED",
-    "FRAME_SIZE_ERROR",
-    "REFUSED_STREAM",
-    "CANCEL",
-    "COMPRESSION_ERROR",
-    "CONNECT_ERROR",
-    "ENHANCE_YOUR_CALM",
-    "INADEQUATE_SECURITY",
-    "HTTP_1_1_REQUIRED",
-]
 _STATUS: Final = regex(rb"[1-9][0-9]{2}")
 
 
@@ -336,7 +320,10 @@ class Http2(Frames):
 
 
 def _error_name(code: int) -> str:
-    return _ERRORS[code] if code < len(_ERRORS) else f"0x{code:x}"
+    try:
+        return ErrorCode(code).name
+    except ValueError:
+        return f"0x{code:x}"
 
 
 PROTOCOL: Final = Protocol(

@@ -7,7 +7,6 @@ memory is bounded: one frame header or header block per direction, and two HPACK
 
 from __future__ import annotations
 
-import struct
 from dataclasses import field
 from typing import Final, TypeVar
 
@@ -19,12 +18,36 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import MIRROR, Conversation, Direction, Directive
 from mitml4.protocols.http.exchange import HeaderFields
+from mitml4.protocols.http.http2_wire import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    GOAWAY,
+    GOING_AWAY,
+    HAS_PRIORITY,
+    HEADER,
+    HEADER_SIZE,
+    HEADER_TABLE_SIZE,
+    HEADERS,
+    ID,
+    PADDED,
+    PREFACE,
+    PRIORITY_SIZE,
+    PROMISED_SIZE,
+    PUSH_PROMISE,
+    RST_STREAM,
+    RST_STREAM_SIZE,
+    SETTING,
+    SETTINGS,
+    unpadded,
+)
 
-__all__ = ["MAX_HEADER_BLOCK", "MAX_TABLE", "PREFACE", "Block", "Frames"]
+__all__ = ["MAX_HEADER_BLOCK", "MAX_TABLE", "Block", "Frames"]
 
 T = TypeVar("T")
 
-PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"  # RFC 9113 §3.4
 MAX_HEADER_BLOCK: Final = 65536
 """Bytes of one header block, both as sent and decompressed."""
 MAX_TABLE: Final = 65536
@@ -34,21 +57,7 @@ _ENTRY_BYTES: Final = 150
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
-_HEADER: Final = struct.Struct(">HBBBL")  # RFC 9113 §4.1
-_HEADER_SIZE: Final = _HEADER.size
-_GOING_AWAY: Final = struct.Struct(">LL")  # §6.8
-_SETTING: Final = struct.Struct(">HL")  # §6.5.1
-# §6
-_DATA, _HEADERS, _RST_STREAM, _SETTINGS, _PUSH_PROMISE = 0, 1, 3, 4, 5
-_GOAWAY, _CONTINUATION = 7, 9
-_END_STREAM, _ACK, _END_HEADERS, _PADDED, _PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-_PRIORITY_SIZE: Final = 5  # §6.2
-_PROMISED_SIZE: Final = 4  # §6.6
-_RST_SIZE: Final = 4  # §6.4
-_HEADER_TABLE_SIZE: Final = 1  # §6.5.2
-_STREAM: Final = 0x7FFFFFFF
-"""§4.1: the highest bit of a stream identifier is reserved."""
-_PARSED: Final = frozenset({_HEADERS, _SETTINGS, _PUSH_PROMISE, _GOAWAY, _CONTINUATION})
+_PARSED: Final = frozenset({HEADERS, SETTINGS, PUSH_PROMISE, GOAWAY, CONTINUATION})
 
 
 _REMEMBERED_BLOCKS: Final = 8
@@ -91,15 +100,6 @@ class _Frame:
     flags: int
     stream: int
     payload: bytes
-
-    @property
-    def unpadded(self) -> bytes:
-        """RFC 9113 §6.2."""
-        if not self.flags & _PADDED:
-            return self.payload
-        if not self.payload or self.payload[0] >= len(self.payload):
-            raise ProtocolError("HTTP/2: padding longer than its frame")
-        return self.payload[1 : len(self.payload) - self.payload[0]]
 
 
 @dataclass(slots=True)
@@ -245,42 +245,42 @@ class Frames(Conversation):
         preface = PREFACE if direction is UP else b""
         if not data.startswith(preface[: len(data)]):
             raise ProtocolError("HTTP/2: no preface")
-        if len(data) < len(preface) + _HEADER_SIZE:
+        if len(data) < len(preface) + HEADER_SIZE:
             return 0
-        _, _, kind, flags, stream = _HEADER.unpack_from(data, len(preface))
-        if (kind, flags, stream) != (_SETTINGS, 0, 0):
+        _, _, kind, flags, stream = HEADER.unpack_from(data, len(preface))
+        if (kind, flags, stream) != (SETTINGS, 0, 0):
             raise ProtocolError("HTTP/2: does not begin with SETTINGS")
         side.has_preface = True
         return len(preface)
 
     def _frame(self, direction: Direction, side: _Side, data: bytes, at: int) -> int:
         """Read the frame at `at`. Returns how many of its bytes were used, 0 if it is not whole."""
-        if len(data) - at < _HEADER_SIZE:
+        if len(data) - at < HEADER_SIZE:
             return 0
-        high, low, kind, flags, stream = _HEADER.unpack_from(data, at)
+        high, low, kind, flags, stream = HEADER.unpack_from(data, at)
         length: int = high << 8 | low
-        stream &= _STREAM
-        start = at + _HEADER_SIZE
-        if side.block and (kind != _CONTINUATION or stream != side.block.on_stream):
+        stream &= ID
+        start = at + HEADER_SIZE
+        if side.block and (kind != CONTINUATION or stream != side.block.on_stream):
             raise ProtocolError("HTTP/2: a header block is interrupted")
-        if kind == _HEADERS and flags & _END_HEADERS and not flags & _PADDED and stream:
+        if kind == HEADERS and flags & END_HEADERS and not flags & PADDED and stream:
             return self._whole_headers(
                 direction, flags, stream, data[start : start + length], length
             )
-        if kind in _PARSED or (kind == _RST_STREAM and length == _RST_SIZE):
+        if kind in _PARSED or (kind == RST_STREAM and length == RST_STREAM_SIZE):
             if length > MAX_HEADER_BLOCK:
                 raise ProtocolError("HTTP/2: a frame other than DATA that is longer than 64 KiB")
             if len(data) - start < length:
                 return 0
             frame = _Frame(kind, flags, stream, data[start : start + length])
             self._parsed(direction, side, frame)
-            return _HEADER_SIZE + length
-        is_padded = kind == _DATA and length > 0 and flags & _PADDED
+            return HEADER_SIZE + length
+        is_padded = kind == DATA and length > 0 and flags & PADDED
         if is_padded and len(data) == start:
             return 0
-        size = _HEADER_SIZE + 1 if is_padded else _HEADER_SIZE
-        side.skip, side.content_of = _HEADER_SIZE + length - size, None
-        if kind == _DATA:
+        size = HEADER_SIZE + 1 if is_padded else HEADER_SIZE
+        side.skip, side.content_of = HEADER_SIZE + length - size, None
+        if kind == DATA:
             padding = data[start] if is_padded else 0
             self._content(direction, side, flags, stream, side.skip - padding)
         return size
@@ -293,18 +293,18 @@ class Frames(Conversation):
             raise ProtocolError("HTTP/2: a frame other than DATA that is longer than 64 KiB")
         if len(payload) < length:
             return 0
-        block = Block(stream, stream, bool(flags & _END_STREAM))
-        fragment = payload[_PRIORITY_SIZE:] if flags & _PRIORITY else payload
+        block = Block(stream, stream, bool(flags & END_STREAM))
+        fragment = payload[PRIORITY_SIZE:] if flags & HAS_PRIORITY else payload
         self._headers(direction, block, fragment)
-        return _HEADER_SIZE + length
+        return HEADER_SIZE + length
 
     def _parsed(self, direction: Direction, side: _Side, frame: _Frame) -> None:
         """A frame whose payload is read."""
-        if frame.kind == _SETTINGS:
+        if frame.kind == SETTINGS:
             self._settings(direction, frame.flags, frame.payload)
-        elif frame.kind == _GOAWAY:
+        elif frame.kind == GOAWAY:
             self._go_away(direction, frame.payload)
-        elif frame.kind == _RST_STREAM:
+        elif frame.kind == RST_STREAM:
             self.reset_stream(frame.stream, int.from_bytes(frame.payload, "big"))
         else:
             self._fragment(direction, side, frame)
@@ -318,35 +318,35 @@ class Frames(Conversation):
         side.content = size
         if self.count_content(direction, stream, size):
             side.content_of = stream
-        side.ends = stream if flags & _END_STREAM else None
+        side.ends = stream if flags & END_STREAM else None
 
     def _settings(self, direction: Direction, flags: int, payload: bytes) -> None:
         """Set the largest table that the other side's encoder may use.
 
         A smaller size is valid only once it is acknowledged, so the larger one stays.
         """
-        if flags & _ACK or len(payload) % _SETTING.size:
+        if flags & ACK or len(payload) % SETTING.size:
             return
         decoder = self.sides[direction.other].decoder
-        for setting, value in _SETTING.iter_unpack(payload):
-            if setting == _HEADER_TABLE_SIZE:
+        for setting, value in SETTING.iter_unpack(payload):
+            if setting == HEADER_TABLE_SIZE:
                 allowed = max(decoder.max_allowed_table_size, value)
                 decoder.max_allowed_table_size = min(allowed, MAX_TABLE)
 
     def _fragment(self, direction: Direction, side: _Side, frame: _Frame) -> None:
         """A frame that carries a header block, or a part of it (RFC 9113 §4.3)."""
-        if frame.kind == _CONTINUATION:
+        if frame.kind == CONTINUATION:
             fragment = frame.payload
         else:
-            fragment = frame.unpadded
+            fragment = unpadded(frame.flags, frame.payload)
             about = frame.stream
-            if frame.kind == _PUSH_PROMISE:
-                about = int.from_bytes(fragment[:_PROMISED_SIZE], "big") & _STREAM
-                fragment = fragment[_PROMISED_SIZE:]
-            elif frame.flags & _PRIORITY:
-                fragment = fragment[_PRIORITY_SIZE:]
-            is_in_place = frame.stream and (frame.kind == _HEADERS or direction is DOWN)
-            ends = frame.kind == _HEADERS and bool(frame.flags & _END_STREAM)
+            if frame.kind == PUSH_PROMISE:
+                about = int.from_bytes(fragment[:PROMISED_SIZE], "big") & ID
+                fragment = fragment[PROMISED_SIZE:]
+            elif frame.flags & HAS_PRIORITY:
+                fragment = fragment[PRIORITY_SIZE:]
+            is_in_place = frame.stream and (frame.kind == HEADERS or direction is DOWN)
+            ends = frame.kind == HEADERS and bool(frame.flags & END_STREAM)
             side.block = Block(frame.stream, about, ends) if is_in_place else None
         block = side.block
         if block is None:
@@ -354,7 +354,7 @@ class Frames(Conversation):
         block.fragments += fragment
         if len(block.fragments) > MAX_HEADER_BLOCK:
             raise ProtocolError("HTTP/2: a header block longer than 64 KiB")
-        if frame.flags & _END_HEADERS:
+        if frame.flags & END_HEADERS:
             side.block = None
             self._headers(direction, block, bytes(block.fragments))
 
@@ -368,7 +368,7 @@ class Frames(Conversation):
             self.end_half(direction, block.about_stream)
 
     def _go_away(self, direction: Direction, payload: bytes) -> None:
-        if len(payload) < _GOING_AWAY.size:
+        if len(payload) < GOING_AWAY.size:
             raise ProtocolError("HTTP/2: a short GOAWAY")
-        last, code = _GOING_AWAY.unpack_from(payload)
-        self.go_away(direction, last & _STREAM, code)
+        last, code = GOING_AWAY.unpack_from(payload)
+        self.go_away(direction, last & ID, code)

@@ -21,7 +21,7 @@ from mitml4.protocols.conversation import Conversation, Direction, Forward, Laye
 from mitml4.protocols.http.events import GrpcMessage, HttpBody, HttpEnd, HttpRequest
 from mitml4.protocols.http.http1 import Http1
 from mitml4.protocols.http.http2 import Http2
-from mitml4.protocols.http.http2_frames import PREFACE
+from mitml4.protocols.http.http2_wire import PREFACE
 from mitml4.protocols.http.websocket import WebSocket, WebSocketMessage
 from mitml4.protocols.payload import Shown
 

@@ -35,10 +35,10 @@ from mitml4.protocols.http.http2 import MAX_STREAMS, PROTOCOL, Http2, Http2Detai
 from mitml4.protocols.http.http2_frames import (
     MAX_HEADER_BLOCK,
     MAX_TABLE,
-    PREFACE,
     _decoder,
     _Side,
 )
+from mitml4.protocols.http.http2_wire import PREFACE
 from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer

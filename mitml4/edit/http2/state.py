@@ -1,76 +1,24 @@
-"""The frames of HTTP/2, and the state of what they are about: streams, and both directions."""
+"""The state of an HTTP/2 connection that is edited: its streams, and both directions."""
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import field
-from typing import Final, Literal
+from typing import Final
 
 from hpack import Decoder, Encoder, HeaderTuple
 
 from mitml4.dataclass import dataclass
 from mitml4.edit.messages import Request, Response
 from mitml4.protocols.conversation import Direction
+from mitml4.protocols.http import http2_wire as wire
 from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK
 
-__all__ = [
-    "ACK",
-    "CANCEL",
-    "CONTINUATION",
-    "DATA",
-    "END_HEADERS",
-    "END_STREAM",
-    "GOAWAY",
-    "HAS_PRIORITY",
-    "HEADER",
-    "HEADERS",
-    "HEADER_TABLE_SIZE",
-    "ID",
-    "INITIAL_WINDOW_SIZE",
-    "INTERNAL_ERROR",
-    "MAX_CONCURRENT_STREAMS",
-    "MAX_FRAME_SIZE",
-    "OUR_TABLE",
-    "PADDED",
-    "PIECE",
-    "PRIORITY",
-    "PUSH_PROMISE",
-    "REFUSED_STREAM",
-    "RST_STREAM",
-    "SETTING",
-    "SETTINGS",
-    "WINDOW_UPDATE",
-    "Block",
-    "Half",
-    "Job",
-    "Leg",
-    "Stream",
-    "frame_bytes",
-]
+__all__ = ["OUR_TABLE", "Block", "Half", "Job", "Leg", "Stream"]
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
-CANCEL: Final = 8  # RFC 9113 §7
-INTERNAL_ERROR: Final = 2
-REFUSED_STREAM: Final = 7
-
-HEADER: Final = struct.Struct(">HBBBL")
-SETTING: Final = struct.Struct(">HL")
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE = 0, 1, 2, 3, 4, 5
-GOAWAY, WINDOW_UPDATE, CONTINUATION = 7, 8, 9
-END_STREAM, ACK, END_HEADERS, PADDED, HAS_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-HEADER_TABLE_SIZE, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 3, 4, 5
-ID: Final = 0x7FFFFFFF
-PIECE: Final = 16384
-"""RFC 9113 §4.2: every receiver takes frames of this size."""
-_WINDOW: Final = 65535
 OUR_TABLE: Final = 4096
-
-
-def frame_bytes(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    size = len(payload)
-    return HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream) + payload
 
 
 @dataclass(slots=True)
@@ -91,7 +39,7 @@ class Block:
 
     @property
     def ends(self) -> bool:
-        return bool(self.kind == HEADERS and self.flags & END_STREAM)
+        return bool(self.kind == wire.HEADERS and self.flags & wire.END_STREAM)
 
 
 @dataclass(slots=True)
@@ -159,8 +107,9 @@ class Stream:
 class Job:
     """The editor has to be asked about a message whose head, or whose body, is there."""
 
-    phase: Literal["request", "response"]
     stream: Stream
+    direction: Direction
+    """UP: it is the request."""
 
 
 class Leg:
@@ -180,12 +129,12 @@ class Leg:
         self.passed = 0
         """How many have passed as they came. A block can do so only if all before it have: else the
         receiver's table lacks what they would have added."""
-        self.window = _WINDOW
+        self.window = wire.INITIAL_WINDOW
         """What the receiver takes on the connection."""
         self.waiting: dict[int, Stream] = {}
         """The streams whose content waits for windows."""
         self.swallow = 0
-        self.initial_window = _WINDOW
+        self.initial_window = wire.INITIAL_WINDOW
         self.has_preface = direction is DOWN
         self.has_begun = False
         """Whether the first SETTINGS have passed; nothing goes before them (§3.4)."""
