@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from cachetools import FIFOCache
+
 from mitml4.address import Address
 from mitml4.protocols.datagram import Resolved
 from mitml4.protocols.expected import Expectations, Transport
@@ -19,7 +21,7 @@ class Known:
 
     def __init__(self) -> None:
         self.expectations = Expectations()
-        self._names: dict[tuple[str | None, str], str] = {}
+        self._names: FIFOCache[tuple[str | None, str], str] = FIFOCache(_MAX_NAMES)
 
     def expected(self, transport: Transport, *ends: Address, now_s: float) -> str | None:
         """The protocol that was announced for a flow with one of these ends."""
@@ -31,9 +33,6 @@ class Known:
     def add_name(self, client: str, resolved: Resolved) -> None:
         """`client` has been told what an address is called."""
         key = None if resolved.for_everybody else client, resolved.ip
-        self._names.pop(key, None)
-        if len(self._names) >= _MAX_NAMES:
-            del self._names[next(iter(self._names))]
         self._names[key] = resolved.name
 
     def name_of(self, client: str, ip: str) -> str | None:

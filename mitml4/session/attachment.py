@@ -8,7 +8,7 @@ from typing import Self, assert_never
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
 from mitml4.net.attach.network import AttachedNetwork
-from mitml4.net.attach.programs import Household, households
+from mitml4.net.attach.programs import ProgramGroup, program_groups
 from mitml4.net.attach.resolver import NameFiles
 from mitml4.net.attach.target import Target
 from mitml4.net.owner.diag import open_diag
@@ -33,7 +33,7 @@ class Attachment:
     owners: OwnerFinder
     names: NameFiles
     """For names that are resolved inside."""
-    _households: tuple[Household, ...]
+    _groups: tuple[ProgramGroup, ...]
 
     @classmethod
     def open(cls, attach: Attach, *, trust: bool) -> Self:
@@ -54,7 +54,7 @@ class Attachment:
                 OwnerFinder.start(open_diag(network), network=target.network, user=target.user)
             )
             found = []
-            for each in households(target, VARIABLES):
+            for each in program_groups(target, VARIABLES):
                 undo.callback(each.close)
                 found.append(each)
             names = NameFiles.of(found[0].root if found else None, target.path)
@@ -71,7 +71,7 @@ class Attachment:
     def close(self) -> None:
         if self.trust:
             self.trust.close()
-        for each in self._households:
+        for each in self._groups:
             each.close()
         self.owners.close()
         self.network.close()

@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import PurePosixPath
 from typing import Final
 
-from mitml4.net.attach.programs import Household, Program
+from mitml4.net.attach.programs import Program, ProgramGroup
 from mitml4.net.attach.root import Root
 from mitml4.regex import regex
 from mitml4.session.roots import NAMING_ROOTS
@@ -79,26 +79,26 @@ _NODE_USES_FILES: Final = regex(r"--use-(openssl|system)-ca")
 _JAVA_STORE: Final = regex(r"-Djavax\.net\.ssl\.trustStore=(\S+)")
 
 
-def places_of_files(household: Household) -> list[str]:
+def places_of_files(group: ProgramGroup) -> list[str]:
     """The files that may have roots; several paths may lead to one file."""
-    root = household.root
-    named = (path for program in household.programs for path in _named_by(program))
+    root = group.root
+    named = (path for program in group.programs for path in _named_by(program))
     usual = chain.from_iterable(map(root.matching, (*BUNDLES, *_KEYSTORES)))
-    prefixes = (prefix for program in household.programs for prefix in _prefixes(program))
+    prefixes = (prefix for program in group.programs for prefix in _prefixes(program))
     return list(dict.fromkeys((*usual, *named, *_in_prefixes(root, prefixes))))
 
 
-def places_of_directories(household: Household) -> list[str]:
+def places_of_directories(group: ProgramGroup) -> list[str]:
     """The directories in which OpenSSL may look for roots."""
-    named = (path for program in household.programs for path in _named_by(program))
+    named = (path for program in group.programs for path in _named_by(program))
     return list(dict.fromkeys((*_DIRECTORIES, *named)))
 
 
-def has_own_roots(household: Household) -> list[str]:
+def has_own_roots(group: ProgramGroup) -> list[str]:
     """The programs whose roots are in the program itself, and no file can change that."""
     return [
         PurePosixPath(each.executable).name
-        for each in household.programs
+        for each in group.programs
         if PurePosixPath(each.executable).name in _NODE
         and "NODE_EXTRA_CA_CERTS" not in each.environ
         and not _NODE_USES_FILES.search(f"{each.environ.get('NODE_OPTIONS')} {each.arguments}")

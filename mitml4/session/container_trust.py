@@ -19,7 +19,7 @@ from OpenSSL import crypto
 
 from mitml4.errors import MachineError
 from mitml4.net.attach.covers import Covers
-from mitml4.net.attach.programs import Household
+from mitml4.net.attach.programs import ProgramGroup
 from mitml4.net.attach.target import Target
 from mitml4.regex import regex
 from mitml4.session.container_roots import (
@@ -43,23 +43,23 @@ class ContainerTrust:
     """The files of roots of the programs in a network namespace. Close it, which uncovers them."""
 
     def __init__(
-        self, target: Target, found: list[tuple[Household, Covers]], failures: list[str]
+        self, target: Target, found: list[tuple[ProgramGroup, Covers]], failures: list[str]
     ) -> None:
         self._target = target
         self._found = found
         self._failures = failures
 
     @classmethod
-    def open(cls, target: Target, programs: Iterable[Household]) -> Self:
-        """Start helpers, before any thread is started. The caller closes the households. Raises
+    def open(cls, target: Target, programs: Iterable[ProgramGroup]) -> Self:
+        """Start helpers, before any thread is started. The caller closes the groups. Raises
         MachineError."""
-        found: list[tuple[Household, Covers]] = []
+        found: list[tuple[ProgramGroup, Covers]] = []
         failures: list[str] = []
-        for household in programs:
+        for group in programs:
             try:
-                found.append((household, Covers.start(household.namespace)))
+                found.append((group, Covers.start(group.namespace)))
             except MachineError as error:
-                failures.append(f"those of process {household.pid} ({error.message})")
+                failures.append(f"those of process {group.pid} ({error.message})")
         return cls(target, found, failures)
 
     @property
@@ -69,9 +69,9 @@ class ContainerTrust:
 
     def roots(self) -> list[bytes]:
         """The roots of the first bundle that is found, as DER; empty if there is none."""
-        for household, _ in self._found:
+        for group, _ in self._found:
             for path in BUNDLES:
-                if found := list(certificates_in(household.root.read(path, _LONGEST) or b"")):
+                if found := list(certificates_in(group.root.read(path, _LONGEST) or b"")):
                     return found
         return []
 
@@ -79,8 +79,8 @@ class ContainerTrust:
         """Cover the files. Yields notes to the user."""
         covered: list[str] = []
         is_trusted = False
-        for household, covers in self._found:
-            laying = _Laying(household, covers, certificate)
+        for group, covers in self._found:
+            laying = _Laying(group, covers, certificate)
             covered += (*laying.directories(), *laying.files())
             self._failures += laying.failures
             is_trusted |= laying.is_trusted
@@ -98,7 +98,7 @@ class ContainerTrust:
             yield f"{what} has no files of its own: its programs trust what this host trusts"
         if self._failures:
             yield f"not all files of roots could be covered: {_listed(self._failures)}"
-        if own := {name for household, _ in self._found for name in has_own_roots(household)}:
+        if own := {name for group, _ in self._found for name in has_own_roots(group)}:
             yield (
                 f"{', '.join(sorted(own))} has roots of its own: it trusts the CA once it is "
                 "started with NODE_EXTRA_CA_CERTS, or NODE_OPTIONS=--use-openssl-ca"
@@ -117,9 +117,9 @@ class ContainerTrust:
 class _Laying:
     """Covers the files of one mount namespace."""
 
-    def __init__(self, household: Household, covers: Covers, certificate: x509.Certificate) -> None:
-        self._household = household
-        self._root = household.root
+    def __init__(self, group: ProgramGroup, covers: Covers, certificate: x509.Certificate) -> None:
+        self._group = group
+        self._root = group.root
         self._covers = covers
         self._certificate = certificate
         self._der = certificate.public_bytes(Encoding.DER)
@@ -129,7 +129,7 @@ class _Laying:
 
     def files(self) -> Iterator[str]:
         """Cover them. Yields the path of each that was covered."""
-        for path, target in self._distinct(places_of_files(self._household), stat.S_ISREG):
+        for path, target in self._distinct(places_of_files(self._group), stat.S_ISREG):
             content = self._root.read(path, _LONGEST) or b""
             self.is_trusted |= self._der in certificates_in(content)
             merged = with_certificate(content, self._certificate)
@@ -139,7 +139,7 @@ class _Laying:
     def directories(self) -> Iterator[str]:
         """Cover those in which OpenSSL finds roots by their hashes. Yields their paths."""
         hashed = crypto.X509.from_cryptography(self._certificate).subject_name_hash()
-        for path, target in self._distinct(places_of_directories(self._household), stat.S_ISDIR):
+        for path, target in self._distinct(places_of_directories(self._group), stat.S_ISDIR):
             names = set(self._root.names(path))
             if not any(map(_HASHED.fullmatch, names)):
                 continue
@@ -155,7 +155,7 @@ class _Laying:
 
     def _does(self, path: str, target: int, cover: Callable[[], None]) -> bool:
         """Cover a file, unless the cover would be seen elsewhere."""
-        if self._household.is_shared(target):
+        if self._group.is_shared(target):
             self.failures.append(f"{path} (it is seen outside, too)")
             return False
         try:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import trio
+from cachetools import TTLCache
 
 from mitml4.address import Address
 from mitml4.layers.editing.elsewhere import connect_tls
@@ -55,11 +56,10 @@ class Prover:
         self._tools = tools
         self._connect = connect
         self._lookup = lookup
-        self._clock = clock
-        self._proven: dict[tuple[str, int, str], float] = {}
-        """Until when an address, with a port, is known to be that of a name."""
-        self._looked_up: dict[str, float] = {}
-        """Until when a name is not looked up again."""
+        self._proven: TTLCache[tuple[str, int, str], None] = TTLCache(_MAX_KNOWN, _PROVEN_S, clock)
+        """Addresses with a port, and a name that they are known to have. Port 0 is every port."""
+        self._looked_up: TTLCache[str, None] = TTLCache(_MAX_KNOWN, _LOOKED_UP_S, clock)
+        """Names that need not be looked up again."""
 
     async def is_host(self, connection: IncomingConnection, name: str, *, by_tls: bool) -> bool:
         """Whether the destination of a connection is a host of this name. `by_tls`: it may show a
@@ -68,29 +68,19 @@ class Prover:
         if self._is_known(destination, name):
             return True
         if await self._is_looked_up(destination, name):
-            self._learn(destination.ip, 0, name)
+            self._proven[destination.ip, 0, name] = None
             return True
         if by_tls and await self._is_certified(connection, name):
-            self._learn(destination.ip, destination.port, name)
+            self._proven[destination.ip, destination.port, name] = None
             return True
         return False
 
     def _is_known(self, destination: Address, name: str) -> bool:
-        now = self._clock()
-        keys = ((destination.ip, port, name) for port in (0, destination.port))
-        return any(self._proven.get(key, 0.0) > now for key in keys)
-
-    def _learn(self, ip: str, port: int, name: str) -> None:
-        """Port 0 is every port."""
-        self._proven.pop((ip, port, name), None)
-        self._proven[ip, port, name] = self._clock() + _PROVEN_S
-        while len(self._proven) > _MAX_KNOWN:
-            del self._proven[next(iter(self._proven))]
+        return any((destination.ip, port, name) in self._proven for port in (0, destination.port))
 
     async def _is_looked_up(self, destination: Address, name: str) -> bool:
         """Ask the resolvers of this host, unless they were asked just now."""
-        now = self._clock()
-        if self._looked_up.get(name, 0.0) > now:
+        if name in self._looked_up:
             return False
         found: frozenset[str] = frozenset()
         with trio.move_on_after(_LOOKUP_S):
@@ -99,10 +89,8 @@ class Prover:
             except (OSError, UnicodeError):
                 return False
         for each in found:
-            self._learn(each.partition("%")[0], 0, name)
-        self._looked_up[name] = now + _LOOKED_UP_S
-        while len(self._looked_up) > _MAX_KNOWN:
-            del self._looked_up[next(iter(self._looked_up))]
+            self._proven[each.partition("%")[0], 0, name] = None
+        self._looked_up[name] = None
         return any(_is_same(each, destination.ip) for each in found)
 
     async def _is_certified(self, connection: IncomingConnection, name: str) -> bool:

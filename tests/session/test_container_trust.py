@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.net.attach.covers import MountNamespace
-from mitml4.net.attach.programs import Household, Program
+from mitml4.net.attach.programs import Program, ProgramGroup
 from mitml4.net.attach.root import Root
 from mitml4.session.container_roots import has_own_roots, places_of_files
 from mitml4.session.container_trust import with_certificate
@@ -43,9 +43,9 @@ def test_anything_else_is_left_alone(content: bytes) -> None:
     assert with_certificate(content, OURS) is None
 
 
-def household(directory: Path, *programs: Program) -> Household:
+def group(directory: Path, *programs: Program) -> ProgramGroup:
     root = Root(os.open(directory, os.O_PATH | os.O_DIRECTORY))
-    return Household(1, MountNamespace(-1, None), root, programs)
+    return ProgramGroup(1, MountNamespace(-1, None), root, programs)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_roots_are_found_where_they_usually_are_or_where_programs_say(
     path = tmp_path / file.lstrip("/")
     path.parent.mkdir(parents=True)
     path.touch()
-    found = household(tmp_path, *([program] if program else []))
+    found = group(tmp_path, *([program] if program else []))
     assert file in places_of_files(found)
     found.root.close()
 
@@ -90,6 +90,6 @@ def test_roots_are_found_where_they_usually_are_or_where_programs_say(
     ],
 )
 def test_a_node_with_built_in_roots_is_named(tmp_path, arguments, environ, own) -> None:
-    found = household(tmp_path, Program("/usr/bin/node", arguments, environ))
+    found = group(tmp_path, Program("/usr/bin/node", arguments, environ))
     assert has_own_roots(found) == own
     found.root.close()

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
+from cachetools import FIFOCache
+
 from mitml4.edit.http2.state import Stream
 from mitml4.protocols.http import http2_wire as wire
 from mitml4.protocols.http.http2_wire import ErrorCode, Http2Error
@@ -32,7 +34,7 @@ class Conduct:
         self._has_begun = False
         self._max_frame = wire.LEAST_MAX_FRAME
         self._unacknowledged: deque[int | None] = deque()
-        self._reset: dict[int, None] = {}
+        self._reset: FIFOCache[int, None] = FIFOCache(_REMEMBERED)
 
     def on_settings(self, payload: bytes) -> None:
         """The server has sent SETTINGS."""
@@ -51,8 +53,6 @@ class Conduct:
     def on_reset(self, number: int) -> None:
         """The server or the editor has reset a stream: the client may still send on it (§5.1)."""
         self._reset[number] = None
-        if len(self._reset) > _REMEMBERED:
-            del self._reset[next(iter(self._reset))]
 
     def check(
         self, kind: int, flags: int, number: int, payload: bytes, stream: Stream | None

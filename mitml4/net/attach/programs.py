@@ -15,7 +15,7 @@ from mitml4.net.attach.covers import MountNamespace
 from mitml4.net.attach.root import Root
 from mitml4.net.attach.target import Target
 
-__all__ = ["Household", "Program", "households"]
+__all__ = ["Program", "ProgramGroup", "program_groups"]
 
 _NS_GET_USERNS: Final = 0xB701  # linux/nsfs.h
 _MOST: Final = 8
@@ -43,8 +43,8 @@ class Program:
 
 
 @dataclass(frozen=True, slots=True)
-class Household:
-    """Programs with the same files. Close it."""
+class ProgramGroup:
+    """The programs in one mount namespace. Close it."""
 
     pid: int
     """One of them."""
@@ -75,10 +75,14 @@ class Household:
         number = described[described.index("mnt_id:") + 1]
         with suppress(OSError):
             lines = Path(f"/proc/{self.pid}/mountinfo").read_text(errors="replace").splitlines()
-            groups = next((_groups(each) for each in lines if each.split()[0] == number), set())
+            groups = next(
+                (_peer_groups(each) for each in lines if each.split()[0] == number), set()
+            )
             shared = {each.partition(":")[2] for each in groups if each.startswith("shared:")}
             ours = Path("/proc/self/mountinfo").read_text(errors="replace").splitlines()
-            return any(each.partition(":")[2] in shared for line in ours for each in _groups(line))
+            return any(
+                each.partition(":")[2] in shared for line in ours for each in _peer_groups(line)
+            )
         return True
 
     def close(self) -> None:
@@ -88,7 +92,7 @@ class Household:
         self.root.close()
 
 
-def households(target: Target, variables: Collection[str]) -> Iterator[Household]:
+def program_groups(target: Target, variables: Collection[str]) -> Iterator[ProgramGroup]:
     """The programs of a target's network namespace, with these variables of theirs; not those that
     have our own files, or that may not be looked at. The process that was named comes first."""
     pids: dict[int, list[int]] = {}
@@ -102,7 +106,7 @@ def households(target: Target, variables: Collection[str]) -> Iterator[Household
     pids.pop(ours, None)
     for together in list(pids.values())[:_MOST]:
         with suppress(OSError, MachineError):
-            yield Household.of_processes(together, variables)
+            yield ProgramGroup.of_processes(together, variables)
 
 
 def _strings(pid: int, name: str) -> list[str]:
@@ -112,7 +116,7 @@ def _strings(pid: int, name: str) -> list[str]:
     return []
 
 
-def _groups(line: str) -> set[str]:
+def _peer_groups(line: str) -> set[str]:
     """The peer groups of a mount, as `shared:N` and `master:N`. proc(5), /proc/pid/mountinfo."""
     fields = line.partition(" - ")[0].split(" ")[6:]
     return {each for each in fields if each.startswith(("shared:", "master:"))}

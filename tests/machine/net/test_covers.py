@@ -22,7 +22,7 @@ SCRIPT = "mount -t tmpfs none {0} && cd {0} && mkdir d && echo old >d/file && ln
 SCRIPT += "chmod 640 d/file && mount -o remount,ro {0} && echo ready && read end"
 
 
-class Household:
+class Programs:
     """A process with files of its own, in a file system that is read-only."""
 
     def __init__(self, process: subprocess.Popen[bytes], directory: Path) -> None:
@@ -48,12 +48,12 @@ class Household:
 
 
 @pytest.fixture
-def household(tmp_path: Path) -> Iterator[Household]:
+def programs(tmp_path: Path) -> Iterator[Programs]:
     command = ["unshare", "--mount", "sh", "-c", SCRIPT.format(tmp_path)]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, **pipes) as process:
         assert process.stdout.readline() == b"ready\n"
-        found = Household(process, tmp_path)
+        found = Programs(process, tmp_path)
         yield found
         process.stdin.close()
         found.root.close()
@@ -61,8 +61,8 @@ def household(tmp_path: Path) -> Iterator[Household]:
 
 
 @pytest.fixture
-def covers(household: Household) -> Iterator[Covers]:
-    started = Covers.start(MountNamespace(household.mounts, None))
+def covers(programs: Programs) -> Iterator[Covers]:
+    started = Covers.start(MountNamespace(programs.mounts, None))
     yield started
     started.close()
 
@@ -74,25 +74,25 @@ def wait_until(condition) -> None:
         time.sleep(0.02)
 
 
-def test_covers_are_seen_inside_only_and_until_they_are_closed(household, covers) -> None:
-    household.cover(covers)
-    names = household.run("ls", household.directory).stdout.split()
+def test_covers_are_seen_inside_only_and_until_they_are_closed(programs, covers) -> None:
+    programs.cover(covers)
+    names = programs.run("ls", programs.directory).stdout.split()
     assert names == ["added", "file", "link"]
-    shown = household.run("cat", f"{household.directory}/file", f"{household.directory}/added")
+    shown = programs.run("cat", f"{programs.directory}/file", f"{programs.directory}/added")
     assert shown.stdout == "newmore"
-    mode = household.run("stat", "-c", "%a", f"{household.directory}/file")
+    mode = programs.run("stat", "-c", "%a", f"{programs.directory}/file")
     assert mode.stdout == "640\n"
-    assert household.run("touch", f"{household.directory}/x").returncode
+    assert programs.run("touch", f"{programs.directory}/x").returncode
     assert "mitml4-cover" not in Path("/proc/self/mounts").read_text()
-    assert not Path(household.directory).exists()
+    assert not Path(programs.directory).exists()
     covers.close()
-    assert household.covered == ""
-    assert household.run("cat", f"{household.directory}/file").stdout == "old\n"
+    assert programs.covered == ""
+    assert programs.run("cat", f"{programs.directory}/file").stdout == "old\n"
 
 
-def test_a_mount_namespace_that_was_made_meanwhile_is_uncovered_too(household, covers) -> None:
-    household.cover(covers)
-    command = ["nsenter", f"--target={household.process.pid}", "--mount", "unshare", "--mount"]
+def test_a_mount_namespace_that_was_made_meanwhile_is_uncovered_too(programs, covers) -> None:
+    programs.cover(covers)
+    command = ["nsenter", f"--target={programs.process.pid}", "--mount", "unshare", "--mount"]
     with subprocess.Popen([*command, "sh", "-c", "echo ready; read end"], stdin=subprocess.PIPE,
                           stdout=subprocess.PIPE) as later:  # fmt: skip
         assert later.stdout.readline() == b"ready\n"
@@ -103,25 +103,25 @@ def test_a_mount_namespace_that_was_made_meanwhile_is_uncovered_too(household, c
         later.stdin.close()
 
 
-def test_a_session_that_runs_covers_nothing_more(household, covers) -> None:
+def test_a_session_that_runs_covers_nothing_more(programs, covers) -> None:
     covers.restrict()
     with pytest.raises(MachineError, match="runs already"):
-        household.cover(covers)
-    assert household.covered == ""
+        programs.cover(covers)
+    assert programs.covered == ""
 
 
-def test_what_a_killed_helper_leaves_is_found_and_removed(household, covers) -> None:
-    household.cover(covers)
-    assert not any(each.path.startswith(household.directory) for each in leftovers())
-    os.kill(int(re.search(r"mitml4-cover-(\d+)", household.covered)[1]), signal.SIGKILL)
+def test_what_a_killed_helper_leaves_is_found_and_removed(programs, covers) -> None:
+    programs.cover(covers)
+    assert not any(each.path.startswith(programs.directory) for each in leftovers())
+    os.kill(int(re.search(r"mitml4-cover-(\d+)", programs.covered)[1]), signal.SIGKILL)
     found = []
 
     def left() -> bool:
-        found[:] = [each for each in leftovers() if each.path.startswith(household.directory)]
+        found[:] = [each for each in leftovers() if each.path.startswith(programs.directory)]
         return bool(found)
 
     wait_until(left)
-    assert [each.path for each in found] == [f"{household.directory}/file", household.directory]
+    assert [each.path for each in found] == [f"{programs.directory}/file", programs.directory]
     for each in found:
         each.remove()
-    assert household.covered == ""
+    assert programs.covered == ""
