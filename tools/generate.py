@@ -31,11 +31,12 @@ ROOT: Final = Path(__file__).parent.parent
 COMPLETIONS: Final = {"bash": "mitml4.bash", "zsh": "_mitml4", "fish": "mitml4.fish"}
 
 LIMITS: Final = (
-    "`intercept` and `run` raise their limit of descriptors (`ulimit -n`) as far as possible. The "
-    "number of connections is limited by half of the descriptors, and by a quarter of the memory "
-    "at 32 KiB for each connection.",
+    "`intercept`, `run` and `proxy` raise their limit of descriptors (`ulimit -n`) as far as "
+    "possible. The number of connections is limited by half of the descriptors, and by a quarter "
+    "of the memory at 32 KiB for each connection.",
     "One client gets half of them, and half of its half towards one server. With `run`, where all "
-    "connections come from one command, one server gets half of all.",
+    "connections come from one command, one server gets half of all. With `proxy`, all clients of "
+    "a loopback address share half of them, wherever they connect to.",
     "Half of each share is intercepted, at most as many as fit into a quarter of the memory at "
     "256 KiB each. Further connections are relayed unseen, and reported as passed through "
     "(`too many connections`). With `--block` they are inspected, but their TLS is not decrypted.",

@@ -1,6 +1,6 @@
 """Which layer comes next on a bridge.
 
-a client of our proxy asks   Observe or Edit; inside its tunnel, Onward and then as below
+a client asks us   Observe or Edit, as its proxy; in the tunnel Onward, and then as follows
 nobody may look    RelayUnseen
 a rule may match   Edit, which goes on with the others; also if not all hosts are allowed
 otherwise          Observe, which goes on with InterceptTls where it finds TLS
@@ -8,7 +8,7 @@ otherwise          Observe, which goes on with InterceptTls where it finds TLS
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import assert_never
 
 from mitml4.dataclass import dataclass
@@ -44,12 +44,14 @@ class LayerChoice:
     """Gives the connection to the server where the client asks a proxy of ours."""
 
     def next_layer(self, context: LayerContext) -> Layer:
-        if self.tunnel and context.depth == 1 and context.stack[0] in TUNNELS:
+        # A CONNECT may follow requests for URLs on the same connection.
+        *outside, last = context.stack or ("",)
+        if self.tunnel and last in TUNNELS and _is_to_proxy(outside):
             return Onward(self.tunnel, self._next_layer)
         return self._next_layer(context)
 
     def _next_layer(self, context: LayerContext) -> Layer:
-        is_for_proxy = self.tunnel is not None and context.depth == 0
+        is_for_proxy = self.tunnel is not None and _is_to_proxy(context.stack)
         if self.unseen and not context.policy.is_strict and not is_for_proxy:
             return RelayUnseen(self.unseen)
         observe = self.observe()
@@ -65,6 +67,11 @@ class LayerChoice:
         return InterceptTls(
             tools=self.tls, client=self.client, redial=self.redial, on_hello=on_hello
         )
+
+
+def _is_to_proxy(stack: Sequence[str]) -> bool:
+    """Whether what begins inside of these layers is said to the proxy itself."""
+    return all(each == "http/1" for each in stack)
 
 
 @dataclass(frozen=True, slots=True)

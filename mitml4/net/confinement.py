@@ -76,12 +76,13 @@ def _is_known(number: int) -> bool:
 
 
 def _become(user: _User) -> None:
-    """Drop supplementary groups too. In a user namespace that contains only root, stay root."""
+    """Drop supplementary groups too. In a user namespace that contains only root, stay root; also
+    without CAP_SETUID, as in a container that was given no capabilities."""
     with contextlib.suppress(PermissionError):  # user_namespaces(7), setgroups
         os.setgroups([])
     try:
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     except OSError as error:
-        if error.errno != errno.EINVAL:
+        if error.errno not in (errno.EINVAL, errno.EPERM):
             raise

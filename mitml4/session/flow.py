@@ -336,7 +336,9 @@ class Flow:
         return refused.reason
 
     async def _dial(self, name: str | None = None) -> Stream:
-        if self._again:
+        if self.services.proxy:
+            if self._again is None:  # the destination of the connection is ourselves
+                raise OSError(errno.EHOSTUNREACH, "no server was asked for")
             return await self._again()
         stream = await self.services.connect(self.connection, name or self._name)
         self._dialled.append(stream)

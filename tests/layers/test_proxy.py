@@ -280,6 +280,16 @@ async def test_an_upgrade_through_a_url_is_a_tunnel(autojump_clock: trio.abc.Clo
     assert servers.heads[1] == b"ping"
 
 
+async def test_an_upgrade_to_http2_is_not_passed_on(autojump_clock: trio.abc.Clock) -> None:
+    servers = Servers()
+    ask = (
+        b"GET http://a/ HTTP/1.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"
+        b"HTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n"
+    )
+    assert b"200 OK" in await talk(ask, servers=servers)
+    assert servers.heads == [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]
+
+
 async def test_a_server_that_ended_a_kept_connection_is_asked_again(
     autojump_clock: trio.abc.Clock,
 ) -> None:

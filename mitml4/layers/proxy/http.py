@@ -83,6 +83,7 @@ def forwarded(asked: Asked) -> bytes:
     headers = request.headers
     upgrade = headers.get("upgrade") if is_upgrade(headers) else None
     without_hops(headers)
+    headers.discard("http2-settings")
     authority = url["host"] + (b":" + url["port"] if url["port"] else b"")
     headers["Host"] = authority.decode("latin-1")
     if upgrade is not None:
@@ -102,8 +103,10 @@ def without_hops(headers: Headers) -> None:
 
 
 def is_upgrade(headers: Headers) -> bool:
-    """Whether a request asks for another protocol (RFC 9110 §7.8)."""
-    return "upgrade" in headers and "upgrade" in _options(headers, "connection")
+    """Whether a request asks for another protocol (RFC 9110 §7.8). HTTP/2 does not count: its
+    requests name other hosts, and this proxy reads them in HTTP/1 only."""
+    wanted = _options(headers, "upgrade")
+    return bool(wanted - {"h2c"}) and "upgrade" in _options(headers, "connection")
 
 
 def is_last(headers: Headers, version: str) -> bool:

@@ -1,0 +1,132 @@
+"""`mitml4 proxy` without any capability, and curl on another machine that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mitml4.lab.certificates import LabAuthority
+from mitml4.lab.network import ROUTER_LAN_V4, ROUTER_LAN_V6, SERVER_V4, SERVER_V6, LabNetwork
+from tests.e2e.conftest import Interception, Machine, Outcome, intercepting
+
+PORT = 8080
+POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
+PAGE = "hello from nginx\n"
+
+
+@pytest.fixture(scope="module")
+def proxy(lab: LabNetwork, files: Path, authority: LabAuthority) -> Iterator[Interception]:
+    """At all addresses of the router, with a password."""
+    with pytest.MonkeyPatch.context() as environ:
+        environ.setenv("MITML4_PROXY_AUTH", "me:secret")
+        with intercepting(
+            *(lab, files, "--block", "203.0.113.0/24"),
+            command=("proxy",),
+            scope=("--listen", f"[::]:{PORT}"),
+            roots=(authority.root,),
+            wrapper=POWERLESS,
+        ) as session:
+            yield session
+
+
+@pytest.fixture(scope="module")
+def ask(proxy: Interception, client: Machine) -> Callable[..., Outcome]:
+    def run(scheme: str, *options: str, user: str = "me:secret") -> Outcome:
+        return client.run(
+            *("curl", "-sS", "--max-time", "60", "--cacert", str(proxy.ca), "--noproxy", ""),
+            *("-x", f"{scheme}://{user}@{ROUTER_LAN_V4}:{PORT}", *options),
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("scheme", "url", "stack"),
+    [
+        ("http", f"https://{SERVER_V4}/", ["http-connect", "tls", "http/2"]),
+        ("http", f"https://[{SERVER_V6}]:443/", ["http-connect", "tls", "http/2"]),
+        ("http", f"http://{SERVER_V4}/", ["http/1"]),
+        ("socks5", f"https://{SERVER_V4}:444/", ["socks5", "tls", "http/1"]),
+        ("socks5h", f"http://[{SERVER_V6}]/", ["socks5", "http/1"]),
+    ],
+)
+def test_what_is_inside_is_what_intercept_would_find(
+    proxy: Interception,
+    ask: Callable[..., Outcome],
+    nginx: Path,
+    scheme: str,
+    url: str,
+    stack: list[str],
+) -> None:
+    watch = proxy.watch()
+    got = ask(scheme, url)
+    assert (got.code, got.text) == (0, PAGE), got.err
+    flow = watch.flow()
+    assert (flow.stack, flow.closed["reason"]) == (stack, "closed")
+    assert all(each["action"] == "intercepted" for each in flow.layers if each["protocol"] == "tls")
+
+
+def test_several_urls_on_one_connection(
+    proxy: Interception, ask: Callable[..., Outcome], nginx: Path
+) -> None:
+    watch = proxy.watch()
+    urls = (f"http://{SERVER_V4}/", f"http://[{SERVER_V6}]/", "http://192.0.2.1/mitml4-ca.pem")
+    got = ask("http", *urls)
+    assert got.text == PAGE * 2 + proxy.ca.read_text()
+    flow = watch.flow()
+    assert [event["url"] for event in flow.http if event["type"] == "http.request"] == list(urls)
+
+
+def test_a_tunnel_after_requests_on_the_same_connection(
+    proxy: Interception, client: Machine, nginx: Path
+) -> None:
+    watch = proxy.watch()
+    fields = " HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic bWU6c2VjcmV0\r\n\r\n"
+    with client.connect(ROUTER_LAN_V4, PORT) as sock, sock.makefile("rb") as got:
+        for ask, last in (
+            (f"GET http://{SERVER_V4}/{fields}", PAGE),
+            (f"CONNECT {SERVER_V4}:80{fields}", "\r\n"),
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n", PAGE),
+        ):
+            sock.sendall(ask.encode())
+            assert last.encode() in iter(got.readline, b"")
+    assert watch.flow().stack == ["http/1", "http-connect", "http/1"]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "options", "code", "said", "reason"),
+    [
+        ("http", [f"http://127.0.0.1:{PORT}/"], 0, "the proxy itself", "blocked"),
+        ("http", [f"http://[{ROUTER_LAN_V6}]:{PORT}/"], 0, "the proxy itself", "blocked"),
+        ("http", ["http://127.0.0.1:22/"], 0, "a loopback address", "blocked"),
+        ("http", ["http://169.254.169.254/"], 0, "a link-local address", "blocked"),
+        ("http", ["https://203.0.113.1/"], 56, "response 403", "blocked"),
+        ("http", [f"https://{SERVER_V4}:9/"], 56, "response 502", "refused"),
+        ("socks5", [f"http://{SERVER_V4}:9/"], 97, "(5)", "refused"),
+        ("socks5", ["http://203.0.113.1/"], 97, "(2)", "blocked"),
+        ("socks4", [f"http://{SERVER_V4}/"], 97, "request rejected", "closed"),
+    ],
+)
+def test_a_refusal_reaches_the_client(
+    proxy: Interception,
+    ask: Callable[..., Outcome],
+    nginx: Path,
+    scheme: str,
+    options: list[str],
+    code: int,
+    said: str,
+    reason: str,
+) -> None:
+    watch = proxy.watch()
+    got = ask(scheme, *options)
+    assert got.code == code
+    assert said in got.text + got.err
+    assert watch.flow().closed["reason"] == reason
+
+
+def test_nobody_is_served_without_the_password(ask: Callable[..., Outcome], nginx: Path) -> None:
+    assert "407" in ask("http", f"https://{SERVER_V4}/", user="me:wrong").err
+    assert ask("socks5", f"https://{SERVER_V4}/", user="me:wrong").code == 97
+    assert "password" in ask("http", f"http://{SERVER_V4}/", user="you:secret").text
