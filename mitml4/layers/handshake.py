@@ -48,6 +48,8 @@ __all__ = ["GivenUp", "Handshake", "HandshakeTools", "Intercepted"]
 
 _ANSWERED_WITHIN_S: Final = 1.0
 """A second connection has this time to answer, or four times as long as the first one took."""
+_SPOKEN_WITHIN_S: Final = 0.25
+"""The same, from when the server has sent data on the first one."""
 _TLS_1_2: Final = 0x0303
 
 
@@ -206,8 +208,9 @@ class Handshake:
             sent, server_side = b"", await self.redial.connect()
         else:
             sent = self.bridge.up.glance()[: self.hello.wire_length]
-            answer_s = max(_ANSWERED_WITHIN_S, 4 * self.elapsed_s)
-            server_side = await self.redial.connect_with(sent, first, answer_s)
+            took_s = 4 * self.elapsed_s
+            answer_s, spoken_s = max(_ANSWERED_WITHIN_S, took_s), max(_SPOKEN_WITHIN_S, took_s)
+            server_side = await self.redial.connect_with(sent, first, answer_s, spoken_s)
         if server_side is None:
             return None
         return GivenUp(reason, server_side, len(sent), self.details.certificate)

@@ -49,20 +49,26 @@ class Redial:
         """The same, where a conversation has led to this point."""
         return replace(self, dial=partial(_dial_and_repeat, self.dial, prelude))
 
-    async def connect_with(self, hello: bytes, first: Stream, answer_s: float) -> Stream | None:
-        """Another connection, on which the server has answered this hello within `answer_s`.
+    async def connect_with(
+        self, hello: bytes, first: Stream, answer_s: float, spoken_s: float
+    ) -> Stream | None:
+        """Another connection, on which the server has answered this hello within `answer_s`; None
+        if it has not.
 
-        None if it has not, or if it has sent data on the first connection.
+        A server that sends data on the first connection may serve no other one meanwhile, and is
+        waited for no longer than `spoken_s` from then on. It may as well send the first message of
+        each connection, as servers of HTTP/2 do.
         """
         server_side = await self.connect()
         answered = False
         if server_side is None:
             return None
         try:
-            with trio.move_on_after(answer_s), suppress(OSError, StreamTruncated):
+            with trio.move_on_after(answer_s) as wait, suppress(OSError, StreamTruncated):
                 await server_side.send_all(memoryview(hello))
                 await first_of(partial(server_side.peek, 0, 1), partial(_wait_spoken, first))
-                answered = bool(server_side.peek_nowait(1))
+                wait.deadline = min(wait.deadline, trio.current_time() + spoken_s)
+                answered = bool(await server_side.peek(0, 1))
         finally:
             if not answered:
                 server_side.abort()
