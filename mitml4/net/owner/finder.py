@@ -8,6 +8,7 @@ in order; no connection waits longer than `_TIMEOUT_S` for it.
 from __future__ import annotations
 
 import json
+import math
 import os
 import socket
 from collections import OrderedDict
@@ -33,7 +34,7 @@ __all__ = ["OwnerFinder"]
 
 Told: TypeAlias = Callable[[Process | None], None]
 
-_TIMEOUT_S: Final = 0.1
+_TIMEOUT_S: Final = 0.2
 _MAX_MESSAGE: Final = 65536
 _KEPT: Final = (Capability.DAC_READ_SEARCH, Capability.SYS_PTRACE)
 """Needed to see which descriptors the processes of other users have."""
@@ -52,6 +53,8 @@ class OwnerFinder:
         self._channel = channel
         self._number = 0
         self._pending: OrderedDict[int, _Question] = OrderedDict()
+        self._unsent: OrderedDict[int, bytes] = OrderedDict()
+        """Questions for which the channel had no room."""
         self._asked = trio.Event()
         self._has_ended = False
 
@@ -90,31 +93,29 @@ class OwnerFinder:
         question = json.dumps(
             [self._number, client.ip, client.port, destination.ip, destination.port]
         )
-        try:
-            if self._has_ended:
-                raise BrokenPipeError
-            self._channel.send(question.encode())
-        except OSError:  # it has much to do, or has ended
-            told(None)
-            return
         until = trio.current_time() + _TIMEOUT_S
         self._pending[self._number] = _Question(told, until)
+        self._unsent[self._number] = question.encode()
+        self._send()
+        if self._has_ended:
+            self.flush()
         self._asked.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            if not self._pending:
+            while not self._pending:
                 self._asked = trio.Event()
                 await self._asked.wait()
             with trio.move_on_at(next(iter(self._pending.values())).until):
                 await trio.lowlevel.wait_readable(self._channel)
                 self._read()
+                self._send()
             self._give_up(trio.current_time())
 
     def flush(self) -> None:
         """Wait for no answer any more."""
-        self._give_up(float("inf"))
+        self._give_up(math.inf)
 
     def close(self) -> None:
         self._channel.close()
@@ -124,6 +125,17 @@ class OwnerFinder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _send(self) -> None:
+        try:
+            while self._unsent:
+                number, question = next(iter(self._unsent.items()))
+                self._channel.send(question)
+                del self._unsent[number]
+        except BlockingIOError:
+            pass
+        except OSError:
+            self._has_ended = True
 
     def _read(self) -> None:
         while self._pending:
@@ -147,6 +159,7 @@ class OwnerFinder:
             if question.until > now:
                 return
             del self._pending[number]
+            self._unsent.pop(number, None)
             question.told(None)
 
 
