@@ -2,34 +2,25 @@
 
 An event is a frozen dataclass. Its fields are the fields of the JSON object, in order, after
 `type`, `time` and `v`. A protocol declares its own events (`http.request`); `LayerEvent` adds the
-time, the flow and the layer. `encode` makes one compact line; `json_schema` (mitml4/schema.py) is
-generated from these classes. Fields may be added; a changed meaning needs a new `VERSION`.
+time, the flow and the layer. `encode` (mitml4/encoding.py) makes one compact line; `json_schema`
+(mitml4/schema.py) is generated from these classes. Fields may be added; a changed meaning needs a
+new `VERSION`.
 """
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import field, fields, is_dataclass, replace
+from dataclasses import field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
-from functools import lru_cache
-from json.encoder import encode_basestring
-from math import isfinite
-from operator import attrgetter
 from types import UnionType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.payload.text import PayloadText
 from mitml4.process import Process
 from mitml4.protocols.conversation import Details
 from mitml4.protocols.protocol_event import ProtocolEvent
-from mitml4.protocols.tls.certificate import CertificateDetails
-from mitml4.protocols.wire_text import MAX_TEXT, bounded, shorten, text
-from mitml4.regex import regex
 
 __all__ = [
     "EVENTS",
@@ -53,10 +44,7 @@ __all__ = [
     "SessionStart",
     "SessionStop",
     "content_weight",
-    "encode",
     "now",
-    "to_json",
-    "to_line",
     "weight",
 ]
 
@@ -167,7 +155,7 @@ class LayerEvent(Event):
     """Its approximate memory, in bytes; not on its line."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", _BARE_BYTES + _fields_weight(self.content))
+        object.__setattr__(self, "weight", content_weight(self.content))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,7 +321,6 @@ _BARE_BYTES: Final = 512
 """Approximate memory of an event without its texts; on a line it is less."""
 _ITEM_BYTES: Final = 56
 """Approximate memory of an item of a list; a pair of texts takes three times as much."""
-_TEXTS: Final = (str, bytes)
 _OF_ONE_SIZE: Final = (int, float, bool, type(None), datetime, Address)
 
 
@@ -342,46 +329,52 @@ def weight(event: Event) -> int:
     if isinstance(event, LayerEvent):
         return event.weight
     if isinstance(event, FlowLayer):
-        return _BARE_BYTES + _text_weight(event.details)
+        return _BARE_BYTES + _WEIGHERS[type(event.details)](event.details)
     return _BARE_BYTES
 
 
 def content_weight(content: object) -> int:
     """The approximate memory of the event of what happened in a conversation, in bytes."""
-    return _BARE_BYTES + _fields_weight(content)
+    return _BARE_BYTES + _WEIGHERS[type(content)](content)
 
 
-def _fields_weight(value: Any) -> int:
-    total = 0
-    for each in (_texts_of.get(type(value)) or _texts(type(value)))(value):
-        if type(each) is str:  # most are, and this is on the way of every event
-            total += len(each)
-        elif each is not None:
-            total += _text_weight(each)
+_Weigh: TypeAlias = Callable[[Any], int]
+
+
+class _Weighers(dict[type, _Weigh]):
+    """What tells the memory of the texts in a value of a class."""
+
+    def __missing__(self, cls: type) -> _Weigh:
+        weigh: _Weigh = lambda _: 0  # noqa: E731
+        if issubclass(cls, (str, bytes)):
+            weigh = len
+        elif issubclass(cls, tuple):
+            weigh = _tuple_weight
+        elif is_dataclass(cls):
+            weigh = _fields_weigher(cls)
+        self[cls] = weigh
+        return weigh
+
+
+_WEIGHERS: Final = _Weighers()
+
+
+def _tuple_weight(values: tuple[Any, ...]) -> int:
+    total = _ITEM_BYTES * len(values)
+    for each in values:
+        total += _WEIGHERS[type(each)](each)
     return total
 
 
-def _text_weight(value: Any) -> int:
-    if isinstance(value, _TEXTS):
-        return len(value)
-    if isinstance(value, tuple):
-        return _ITEM_BYTES * len(value) + sum(map(_text_weight, value))
-    return _fields_weight(value) if is_dataclass(value) else 0
-
-
-_Texts: TypeAlias = Callable[[Any], tuple[Any, ...]]
-
-
-def _texts(cls: type[Any]) -> _Texts:
-    """What gets those fields of an instance of this class whose values differ in size."""
+def _fields_weigher(cls: type[Any]) -> _Weigh:
+    """The weights of those fields whose values differ in size, added up in one expression."""
     hints = get_type_hints(cls)
     names = [item.name for item in fields(cls) if not _is_of_one_size(hints[item.name])]
-    several: _Texts = attrgetter(*names) if len(names) > 1 else lambda _: ()
-    _texts_of[cls] = (lambda value: (getattr(value, names[0]),)) if len(names) == 1 else several
-    return _texts_of[cls]
-
-
-_texts_of: Final[dict[type[Any], _Texts]] = {}
+    terms = [f"(0 if (_ := value.{name}) is None else _weighers[type(_)](_))" for name in names]
+    known: dict[str, Any] = {"_weighers": _WEIGHERS}
+    exec(f"def weigh(value):\n return {' + '.join(terms) or 0}", known)
+    weigh: _Weigh = known["weigh"]
+    return weigh
 
 
 def _is_of_one_size(hint: Any) -> bool:
@@ -391,128 +384,3 @@ def _is_of_one_size(hint: Any) -> bool:
         or (isinstance(hint, type) and issubclass(hint, Enum))
         or (get_origin(hint) is UnionType and all(map(_is_of_one_size, get_args(hint))))
     )
-
-
-def to_json(value: object) -> object:
-    """Convert a field's value that the json module does not support, by one level."""
-    match value:
-        case bytes():
-            return text(value)
-        case datetime():
-            return _time(value)
-        case Enum():
-            return value.value
-        case Mapping():
-            return dict(value)
-    if is_dataclass(value):
-        return {
-            name: getattr(value, name)
-            for name, _ in _keys_of.get(type(value)) or _keys(type(value))
-        }
-    raise TypeError(f"no JSON form for {type(value).__name__}")
-
-
-def _time(value: datetime) -> str:
-    global _second
-    if value.tzinfo is not UTC:
-        value = value.astimezone(UTC)
-    day = value.year, value.month, value.day, value.hour, value.minute, value.second
-    known, start = _second
-    if known != day:
-        start = value.isoformat(timespec="seconds")[:-6]  # without +00:00
-        _second = day, start
-    return f"{start}.{value.microsecond:06}Z"
-
-
-_second: tuple[tuple[int, ...], str] = ((), "")
-"""The second of the last time that was written, and its text: events come many a second."""
-
-
-def encode(event: Event, *, headers: bool = True) -> str:
-    """One compact JSON object, without the newline. Takes some 4 µs, of which the time is one.
-
-    `headers`: whether to include the headers of messages.
-    """
-    if isinstance(event, LayerEvent):
-        content: Any = event.content
-        if not headers and getattr(content, "headers", None) is not None:
-            content = replace(content, headers=None)
-        members = f'"flow":{event.flow},"depth":{event.depth},{_members(content)}'
-    else:
-        content, members = event, _members(event, 1)  # without the time, which is the first
-    head = f'{{"type":"{content.type}","time":"{_time(event.time)}","v":{VERSION},'
-    return _harmless(f"{head}{members}}}")
-
-
-def to_line(value: object) -> str:
-    """Any value as one compact line of JSON."""
-    return _harmless(_to_json(value))
-
-
-def _harmless(line: str) -> str:
-    return line if line.isascii() else _OBEYED.sub(_escape, line)
-
-
-# Characters that JSON need not escape, but that a terminal interprets, or that a reader takes for
-# the end of a line: C1, bidirectional formatting, line and paragraph separators.
-_OBEYED: Final = regex(r"[\x80-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
-
-
-def _escape(match: re.Match[str]) -> str:
-    return f"\\u{ord(match[0]):04x}"
-
-
-_to_json: Final = json.JSONEncoder(
-    ensure_ascii=False, separators=(",", ":"), default=to_json
-).encode
-
-
-def _members(value: Any, start: int = 0) -> str:
-    members = []
-    for name, key in (_keys_of.get(type(value)) or _keys(type(value)))[start:]:
-        member = getattr(value, name)
-        if member is None:
-            members.append(f"{key}null")
-        elif type(member) is str and len(member) <= MAX_TEXT:
-            members.append(key + encode_basestring(member))
-        elif type(member) is int:
-            members.append(f"{key}{member}")
-        else:
-            members.append(key + _WRITE.get(type(member), _json)(member))
-    return ",".join(members)
-
-
-def _json(value: object) -> str:
-    """The same result as `_to_json`, in half the time for the values in events."""
-    write = _WRITE.get(type(value))
-    if write:
-        return write(value)
-    if is_dataclass(value):
-        return "{" + _members(value) + "}"
-    return _json(value.value) if isinstance(value, Enum) else _to_json(value)
-
-
-_REMEMBERED: Final = 64
-_WRITE: Final[dict[type, Callable[[Any], str]]] = {
-    str: lambda value: encode_basestring(shorten(value)),
-    PayloadText: encode_basestring,
-    int: int.__repr__,
-    bool: lambda value: "true" if value else "false",
-    type(None): lambda _: "null",
-    bytes: lambda value: encode_basestring(text(value)),
-    datetime: lambda value: f'"{_time(value)}"',
-    Address: lambda value: f'{{"ip":{encode_basestring(value.ip)},"port":{value.port}}}',
-    # The same certificate is in the event of each connection to a site.
-    CertificateDetails: lru_cache(_REMEMBERED)(lambda value: f"{{{_members(value)}}}"),
-    tuple: lambda value: f"[{','.join(map(_json, bounded(value)))}]",
-    float: lambda value: float.__repr__(round(value, 6)) if isfinite(value) else _to_json(value),
-}
-
-
-def _keys(cls: type[Any]) -> tuple[tuple[str, str], ...]:
-    """The names of its fields, and the text before their values."""
-    keys = _keys_of[cls] = tuple((item.name, f'"{item.name}":') for item in fields(cls))
-    return keys
-
-
-_keys_of: Final[dict[type[Any], tuple[tuple[str, str], ...]]] = {}

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import builtins
 import json
-from collections.abc import Iterator
+import types
+import typing
+from collections import abc
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta, timezone
 from enum import Enum
 from types import MappingProxyType
-from typing import get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import jsonschema
 import pytest
-from hypothesis import given
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from mitml4 import events
 from mitml4.address import Address
-from mitml4.events import EVENTS, VERSION, Event, FlowLayer, encode, to_json
+from mitml4.encoding import encode, to_json, to_line
+from mitml4.events import EVENTS, VERSION, Event, FlowLayer
+from mitml4.payload.text import PayloadText
 from mitml4.protocols.conversation import Details, Direction, LayerContext, Target
 from mitml4.protocols.http.events import HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.websocket import WebSocketMessage
@@ -26,7 +32,7 @@ from mitml4.protocols.registry import EVENT_TYPES, PROTOCOLS
 from mitml4.protocols.socks5 import Socks5Details
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.protocol import TlsDetails
-from mitml4.protocols.wire_text import CUT, MAX_ITEMS, MAX_TEXT, text
+from mitml4.protocols.wire_text import CUT, MAX_ITEMS, MAX_TEXT, shorten, text
 from mitml4.schema import json_schema
 
 CLIENT = Address("192.0.2.1", 50000)
@@ -301,6 +307,71 @@ def test_any_bytes_make_a_line_of_utf_8(data: bytes) -> None:
     line = encode(layer).encode()
     assert b"\n" not in line
     assert json.loads(line)["details"]["username"] == text(data)
+
+
+def values(hint: Any) -> st.SearchStrategy[Any]:
+    """What a field of this type may hold, also what is cut."""
+    known = {
+        Address: st.builds(Address, st.text(), st.integers()),
+        PayloadText: st.text().map(PayloadText),
+        datetime: st.datetimes(timezones=st.just(UTC)),
+        float: st.floats(allow_nan=False),
+        str: st.one_of(st.text(), st.just("é" * (MAX_TEXT + 1))),
+    }
+    if hint in known:
+        return known[hint]
+    if hint is Details:
+        return st.one_of(instances(TlsDetails), instances(Socks5Details))
+    if isinstance(hint, type) and is_dataclass(hint):
+        return instances(hint)
+    match get_origin(hint), get_args(hint):
+        case builtins.tuple, (item, builtins.Ellipsis):
+            return st.lists(values(item), max_size=3).map(tuple)
+        case builtins.tuple, items:
+            return st.tuples(*map(values, items))
+        case ((types.UnionType | typing.Union), options):
+            return st.one_of(*map(values, options))
+        case abc.Mapping, (key, value):
+            return st.dictionaries(values(key), values(value)).map(MappingProxyType)
+    return st.from_type(hint)
+
+
+def instances(cls: Any) -> st.SearchStrategy[Any]:
+    hints = get_type_hints(cls)
+    named = {item.name: values(hints[item.name]) for item in fields(cls) if item.init}
+    return st.fixed_dictionaries(named).map(lambda given: cls(**given))
+
+
+def plain(value: Any) -> Any:
+    """The same, with nothing but what json knows."""
+    match value:
+        case Mapping():
+            return dict(value)
+        case PayloadText() | None | bool() | int():
+            return value
+        case str():
+            return shorten(value)
+        case float():
+            return round(value, 6)
+        case tuple():
+            return [plain(each) for each in value]
+        case bytes() | datetime() | Enum():
+            return to_json(value)
+    return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+
+
+@settings(max_examples=200, phases=[Phase.generate])
+@given(st.data())
+def test_a_line_is_what_json_makes_of_its_fields(data: st.DataObject) -> None:
+    cls = data.draw(st.sampled_from([*EVENTS, *EVENT_TYPES]))
+    content = event = data.draw(instances(cls))
+    where = {}
+    if not isinstance(event, Event):
+        event = events.LayerEvent(flow=7, depth=1, content=content)
+        where = {"flow": 7, "depth": 1}
+    head = {"type": cls.type, "time": plain(event.time), "v": VERSION}
+    expected = to_line({**head, **where, **plain(content), "time": head["time"]})
+    assert encode(event) == expected
 
 
 @pytest.mark.parametrize("char", "\x00\n\x1b\x85\x9b\u2028\u2029\u202e\u2066", ids=ascii)

@@ -16,7 +16,8 @@ import pytest
 
 import mitml4
 from mitml4.address import Address
-from mitml4.events import FlowClose, FlowOpen, encode
+from mitml4.encoding import encode
+from mitml4.events import FlowClose, FlowOpen
 from mitml4.model import lines as lines_module
 from mitml4.payload.codings import zstd_module
 

@@ -15,8 +15,8 @@ from click.shell_completion import CompletionItem
 
 from mitml4.address import CA_PAGE_URL
 from mitml4.cli.console import Console
+from mitml4.encoding import to_line
 from mitml4.errors import UsageError
-from mitml4.events import to_line
 from mitml4.printable import printable
 from mitml4.sinks.files import open_file, write_failure
 from mitml4.sinks.qr import qr_lines

@@ -11,8 +11,8 @@ from typing import Final
 import click
 
 from mitml4.cli.console import Console
+from mitml4.encoding import to_line
 from mitml4.errors import ExitCode
-from mitml4.events import to_line
 from mitml4.printable import printable
 from mitml4.screen.terminal import wants_color
 from mitml4.session.doctor.check import Check

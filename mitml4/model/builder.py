@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.events import Event, encode
+from mitml4.encoding import encode
+from mitml4.events import Event
 from mitml4.model.flow import (
     Body,
     Data,

@@ -21,7 +21,8 @@ from typing import Final
 
 from mitml4 import __version__
 from mitml4.dataclass import dataclass
-from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent, to_line, weight
+from mitml4.encoding import to_line
+from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent, weight
 from mitml4.protocols.http.events import GrpcMessage, HttpBody, HttpEnd, HttpRequest, HttpResponse
 from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.sinks.files import OutputFile, begin_file

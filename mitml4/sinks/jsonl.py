@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mitml4.encoding import encode
 from mitml4.errors import MitmError
-from mitml4.events import VITAL, Event, LayerEvent, encode, weight
+from mitml4.events import VITAL, Event, LayerEvent, weight
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.files import OutputFile, open_file
 from mitml4.sinks.format import Format, Weight

@@ -15,8 +15,8 @@ from time import monotonic
 from types import FrameType
 from typing import Final, NoReturn
 
+from mitml4.encoding import to_line
 from mitml4.errors import MitmError
-from mitml4.events import to_line
 from mitml4.model.flow import Flow
 from mitml4.model.objects import objects_of
 from mitml4.screen.canvas import STYLES, Canvas, color_system_for

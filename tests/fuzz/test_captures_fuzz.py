@@ -32,8 +32,9 @@ from mitml4.capture.datagrams import DatagramFlows
 from mitml4.capture.files.reader import read_packets
 from mitml4.capture.network.dissector import Dissector, Segment
 from mitml4.capture.packet import Packet
+from mitml4.encoding import encode
 from mitml4.errors import CaptureError
-from mitml4.events import Event, FlowClose, FlowOpen, encode
+from mitml4.events import Event, FlowClose, FlowOpen
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session.detect import Detection
 from mitml4.session.hub import Hub

@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
+from mitml4.encoding import encode
 from mitml4.engine.engine import Engine
 from mitml4.engine.replay import Record, Replay
 from mitml4.engine.rules import Rules
-from mitml4.events import LayerEvent, encode
+from mitml4.events import LayerEvent
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK, Conversation, Details, Direction, Protocol

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mitml4.address import Address
+from mitml4.encoding import encode
 from mitml4.events import EVENTS as EVENTS_OF_SESSIONS
 from mitml4.events import (
     ClientProbe,
@@ -22,7 +23,6 @@ from mitml4.events import (
     LayerEvent,
     RuleApplied,
     ScriptError,
-    encode,
 )
 from mitml4.model.builder import _HANDLERS, FlowBuilder
 from mitml4.model.flow import (

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from mitml4.events import to_line
+from mitml4.encoding import to_line
 from mitml4.model.builder import FlowBuilder
 from mitml4.model.flow import Body, Data, Flow, Message, OtherEvent
 from mitml4.model.objects import objects_of

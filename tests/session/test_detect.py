@@ -12,7 +12,8 @@ import pytest
 from mitml4.capture.follow import follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Happened, Report
-from mitml4.events import Event, FlowClose, encode
+from mitml4.encoding import encode
+from mitml4.events import Event, FlowClose
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session import detect as detect_module

@@ -19,8 +19,9 @@ import trio
 import trio.testing
 
 from mitml4.address import Address
+from mitml4.encoding import encode
 from mitml4.errors import MitmError
-from mitml4.events import Event, FlowClose, FlowError, FlowOpen, LayerEvent, encode, weight
+from mitml4.events import Event, FlowClose, FlowError, FlowOpen, LayerEvent, weight
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.sinks.background import Background
 from mitml4.sinks.files import OutputFile, write_failure

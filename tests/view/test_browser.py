@@ -20,7 +20,8 @@ import pytest
 
 import mitml4
 from mitml4.address import Address
-from mitml4.events import FlowClose, FlowOpen, encode
+from mitml4.encoding import encode
+from mitml4.events import FlowClose, FlowOpen
 from mitml4.filter.parser import parse_filter
 from mitml4.model.flow import Flow
 from mitml4.screen.keyboard import keys_in
