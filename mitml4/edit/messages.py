@@ -9,7 +9,7 @@ from typing import Final, Literal, TypeAlias
 from mitml4.dataclass import dataclass
 from mitml4.edit.headers import Headers
 
-__all__ = ["Answer", "Ending", "Message", "Request", "Response", "Server"]
+__all__ = ["Answer", "Ending", "Message", "Request", "Response", "Server", "plain_answer"]
 
 REASONS: Final = {200: "OK", 404: "Not Found", 502: "Bad Gateway", 503: "Service Unavailable"}
 
@@ -94,6 +94,12 @@ class Response(_HttpMessage):
     status: int
     reason: str | None = None
     """The reason phrase; None: the usual one."""
+
+
+def plain_answer(status: int, text: str) -> Response:
+    """An answer of mitml4's: a line of text."""
+    headers = Headers.of([("Content-Type", "text/plain; charset=utf-8")])
+    return Response(status=status, headers=headers, body=f"mitml4: {text}\n".encode())
 
 
 @dataclass(slots=True, kw_only=True)

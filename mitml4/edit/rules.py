@@ -17,7 +17,7 @@ from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Applied, DataEditor, EditedFlow
 from mitml4.edit.files import Folder, media_type
 from mitml4.edit.headers import Headers
-from mitml4.edit.messages import Answer, Ending, Message, Request, Response, Server
+from mitml4.edit.messages import Answer, Ending, Message, Request, Response, Server, plain_answer
 from mitml4.edit.replace import Allowance, Replacement, StreamReplacer, TooMuchError
 from mitml4.filter.expression import Filter, Subject
 from mitml4.model import flow as model
@@ -239,11 +239,9 @@ class RuleEditor:
             name, content = self.folder.read(whole, self.limit)
         except (OSError, ValueError) as error:
             is_missing = isinstance(error, OSError) and error.errno in _NOT_THERE
-            status = 404 if is_missing else 502
             reason = os.strerror(error.errno or 0) if isinstance(error, OSError) else str(error)
-            text = f"mitml4: {'/'.join(filter(None, whole))}: {reason}\n".encode()
-            plain = Headers.of([("Content-Type", "text/plain; charset=utf-8")])
-            return Response(status=status, headers=plain, body=text)
+            text = f"{'/'.join(filter(None, whole))}: {reason}"
+            return plain_answer(404 if is_missing else 502, text)
         return Response(
             status=200, headers=Headers.of([("Content-Type", media_type(name))]), body=content
         )

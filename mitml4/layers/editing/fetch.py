@@ -1,5 +1,4 @@
-"""Answers of our own, and requests of HTTP/2 that a rule sends to another server: over HTTP/1, as
-they come."""
+"""Requests of HTTP/2 that a rule sends to another server: over HTTP/1, as they come."""
 
 from __future__ import annotations
 
@@ -12,11 +11,10 @@ import trio
 
 from mitml4.edit.codings import body_bytes, content_codings, decoded
 from mitml4.edit.editor import EditedFlow, Editor
-from mitml4.edit.headers import Headers
 from mitml4.edit.http1 import BodyReader, ResponseHead, head_length, read_response
 from mitml4.edit.http2.core import Http2Core
 from mitml4.edit.http2.state import Stream
-from mitml4.edit.messages import Answer, Response
+from mitml4.edit.messages import Answer, Response, plain_answer
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
 from mitml4.layers.editing.flow import FlowEditing
@@ -26,7 +24,7 @@ from mitml4.protocols.conversation import Direction
 from mitml4.protocols.http.http2_wire import ErrorCode
 from mitml4.tasks import both, first_of
 
-__all__ = ["Fetch", "bad_gateway", "misdirected"]
+__all__ = ["Fetch"]
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -40,21 +38,6 @@ _OF_CONNECTION: Final = (
 )
 """Fields that HTTP/2 has not (RFC 9113 §8.2.2)."""
 _WITH_BODY: Final = ("POST", "PUT", "PATCH")
-
-
-def bad_gateway(text: str) -> Response:
-    """The answer where another server gives none."""
-    return _plain(502, text)
-
-
-def misdirected(text: str) -> Response:
-    """The answer to a request for a host that is not allowed (RFC 9110 §15.5.20)."""
-    return _plain(421, text)
-
-
-def _plain(status: int, text: str) -> Response:
-    plain = Headers.of([("Content-Type", "text/plain; charset=utf-8")])
-    return Response(status=status, headers=plain, body=f"mitml4: {text}\n".encode())
 
 
 class Fetch:
@@ -142,7 +125,7 @@ class Fetch:
         if self._has_begun:
             self._core.reset(self._stream, ErrorCode.INTERNAL_ERROR)
         elif self._is_open:
-            self._answer(bad_gateway(f"{self._authority}: {reason}"))
+            self._answer(plain_answer(502, f"{self._authority}: {reason}"))
 
     async def _exchange(self, server: ByteStream, body: bytes, *, is_whole: bool) -> None:
         """Raises OSError, ProtocolError."""

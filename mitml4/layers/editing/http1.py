@@ -27,7 +27,7 @@ from mitml4.edit.http1 import (
     read_response,
     response_bytes,
 )
-from mitml4.edit.messages import Ending, Request, Response
+from mitml4.edit.messages import Ending, Request, Response, plain_answer
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import end, sleep
 from mitml4.layers.editing.http1_connection import Http1Connection, Unreadable, feed
@@ -182,10 +182,7 @@ class Http1Editing(Http1Connection):
 
     async def _fail(self, request: Request, body: BodyReader, error: OSError) -> bool:
         assert request.server
-        text = f"mitml4: {request.server.authority}: {error.strerror or error}\n".encode()
-        answer = Response(
-            status=502, headers=Headers.of([("Content-Type", "text/plain")]), body=text
-        )
+        answer = plain_answer(502, f"{request.server.authority}: {error.strerror or error}")
         return await self._answer(request, request.headers, answer, body, waits=False)
 
     async def _both_ways(self, exchange: _Exchange) -> bool:

@@ -16,10 +16,10 @@ import trio
 
 from mitml4.edit.http2.core import Http2Core
 from mitml4.edit.http2.state import Job, Stream
-from mitml4.edit.messages import Answer, Ending, Request, Response
+from mitml4.edit.messages import Answer, Ending, Request, Response, plain_answer
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
-from mitml4.layers.editing.fetch import Fetch, misdirected
+from mitml4.layers.editing.fetch import Fetch
 from mitml4.layers.editing.flow import FlowEditing, Origin
 from mitml4.layers.editing.http2_websocket import StreamMessages, asks_for_socket
 from mitml4.layers.editing.reader import Reader, end_below, pass_end
@@ -173,7 +173,7 @@ class Http2Editing:
         assert request
         assert stream.up.head
         if refused := self._editing.refuses(self._context, stream.up.head.headers):
-            self._core.answer(stream, misdirected(refused))
+            self._core.answer(stream, plain_answer(421, refused))  # RFC 9110 §15.5.20
             return
         flow = self._editing.known(self._context, "http/2")
         wants = request.method != "CONNECT" and editor.wants_body(flow, request, None)
