@@ -114,7 +114,7 @@ def _read(sock: socket.socket, size: int) -> None:
 
 
 def _in_child(work: Callable[[], None]) -> int:
-    """Run this in a process of its own."""
+    """Run this in a separate process."""
     if child := os.fork():
         return child
     work()

@@ -2,8 +2,8 @@
 
     python tools/random_starts.py COUNT [SEED]
 
-Half as many openings of TCP as datagrams' of UDP are tried each: uniform bytes of either side or
-both, as `tests/fuzz/test_noise_fuzz.py` tries fewer of them. The likely count as well.
+Half of them are openings of TCP, half are datagrams of UDP: uniform bytes of one side or of both.
+`tests/fuzz/test_noise_fuzz.py` does the same with fewer. A name that is only likely counts, too.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Packets of QUIC that anybody can open: the Initial ones, and header protection (RFC 9001 §5).
+"""Initial packets of QUIC, whose keys are no secret, and header protection (RFC 9001 §5).
 
 The keys of Initial packets come from the connection id that the client has chosen for the server,
-and a salt that is the version's (RFC 9001 §5.2, RFC 9369 §3.3). So they keep nothing secret; they
-only show that who sends has seen the client's packet.
+and a salt that is the version's (RFC 9001 §5.2, RFC 9369 §3.3). So they keep nothing secret: they
+only show that the sender has seen the client's packet.
 """
 
 from __future__ import annotations

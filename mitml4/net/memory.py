@@ -226,7 +226,7 @@ class MemoryStream(Transport):
         return self._ended or self.was_reset or (self.below is not None and self.below.has_ended())
 
     def _raise_truncated(self) -> None:
-        """What is below has ended without an end of its own."""
+        """The stream below has ended without an end of this one."""
         if self.below and not (self._ended or self.was_reset):
             raise StreamTruncated("what carries it has ended")
 

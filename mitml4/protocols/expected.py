@@ -1,7 +1,7 @@
 """Connections that a conversation announces: who will be connected to, and what will be said there.
 
-Data of FTP, media of SIP and RTSP, files of IRC have no bytes of their own by which they could be
-known. What announces them knows the address and the protocol. A driver keeps a table of such
+Nothing in the bytes of FTP's data, of the media of SIP and RTSP, or of the files of IRC shows the
+protocol. What announces them knows the address and the protocol. A driver keeps a table of such
 announcements (`Expectations`), bounded and short-lived, and looks up the flows that open.
 """
 

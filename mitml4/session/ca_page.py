@@ -83,7 +83,7 @@ sudo update-ca-trust extract</code></pre>
 <p>openSUSE:</p>
 <pre><code>sudo cp mitml4-ca.pem /etc/pki/trust/anchors/
 sudo update-ca-certificates</code></pre>
-<p>Chromium has a store of its own (<code>certutil</code> is in libnss3-tools or nss-tools):</p>
+<p>Chromium has a separate store (<code>certutil</code> is in libnss3-tools or nss-tools):</p>
 <pre><code>certutil -d sql:$HOME/.pki/nssdb -A -t C,, -n mitml4 -i mitml4-ca.pem</code></pre>
 <p>From version 146 on, it is <code>sql:$HOME/.local/share/pki/nssdb</code>.</p></details>
 

@@ -122,7 +122,7 @@ def _programs() -> Iterator[_Program]:
             continue
         yield _Program(name)
         caller = sudo_user()
-        if name == "podman" and caller:  # each user has containers of their own
+        if name == "podman" and caller:  # each user has other containers
             yield _Program(name, caller.pw_name)
 
 

@@ -1,4 +1,4 @@
-"""Tells of QUIC that is refused: what its clients wanted."""
+"""Publishes which servers clients wanted by QUIC that is refused."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A script of a session (docs/hooks.md), as an `Editor`.
 
-A script runs in a process of its own (`hooks/runner.py`), which a supervisor starts
+A script runs in a separate process (`hooks/runner.py`), which a supervisor starts
 (`hooks/supervisor.py`). Here its hooks are asked, and what they answer is checked: a script is
 trusted with the traffic that it edits, but not to leave this process intact. Whatever it does wrong
 leaves the traffic as it was.

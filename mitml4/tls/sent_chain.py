@@ -36,8 +36,8 @@ AUTHORITY_ALONE: Final[SentChain] = (Part.AUTHORITY,)
 
 
 def mirror_chain(chain: Sequence[bytes]) -> SentChain:
-    """`chain`: the server's certificates (DER), the leaf first. They are linked by name only, as
-    clients link them that look no further."""
+    """`chain`: the server's certificates (DER), the leaf first. They are linked by name
+    only, as some clients link them."""
     leaf, *others = chain
     _, issuer = names_of(leaf)
     sent: list[Part | bytes] = []

@@ -18,7 +18,7 @@ from mitml4.view.summary import Summary
 __all__ = ["MAX_FLOWS", "MAX_SIZE", "Report"]
 
 MAX_FLOWS: Final = 2000
-"""Flows with a row of their own; all are counted."""
+"""Flows that have a row; all are counted."""
 MAX_SIZE: Final = 64 << 20
 """Characters of what opens below the rows."""
 _MAX_ROWS: Final = 200

@@ -104,7 +104,7 @@ class RecordingServer:
 
 
 class RecordedClient:
-    """A client that sends a recorded hello, with keys of its own, and does the handshake."""
+    """A client that sends a recorded hello, with new keys, and does the handshake."""
 
     def __init__(self, stream: bytes) -> None:
         """Raises CannotBridge and ProtocolError."""

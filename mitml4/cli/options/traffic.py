@@ -146,7 +146,7 @@ EDITING: Final = (
         type=File(parse_readable),
         multiple=True,
         help="Let functions in this Python file see and change traffic; repeatable. It runs as the "
-        "user who has started mitml4, in a process of its own, and is read again when it changes. "
+        "user who has started mitml4, in a separate process, and is read again when it changes. "
         "docs/hooks.md describes the functions.",
     ),
     option(

@@ -1,1 +1,1 @@
-"""The network and the files of programs that run already, in namespaces of their own."""
+"""The network and the files of programs that run already in other namespaces."""

@@ -98,7 +98,7 @@ class Covers:
 
 
 def _work(namespace: MountNamespace, channel: socket.socket) -> NoReturn:
-    # Whoever kills all processes by the name of mitml4 should not kill what cleans up after them.
+    # So that `pkill mitml4` does not kill what cleans up.
     processes.show_as(_TITLE)
     covering = _Covering(namespace)
     helper.send(channel, {}, [])
@@ -106,7 +106,7 @@ def _work(namespace: MountNamespace, channel: socket.socket) -> NoReturn:
 
 
 class _Covering:
-    """The helper: in a mount namespace of its own, except while it mounts."""
+    """The helper, in a separate mount namespace except while it mounts."""
 
     def __init__(self, namespace: MountNamespace) -> None:
         """Raises OSError."""

@@ -21,7 +21,7 @@ from mitml4.regex import regex
 __all__ = ["WORKSHOP", "Leftover", "leftovers", "source_name"]
 
 WORKSHOP: Final = Path("/tmp")
-"""Where a helper makes its covers, in a mount namespace of its own."""
+"""Where a helper makes its covers, in its separate mount namespace."""
 _NS_GET_USERNS: Final = 0xB701  # linux/nsfs.h
 
 _SOURCE: Final = regex(r"mitml4-cover-([0-9]+)-([0-9]+)")

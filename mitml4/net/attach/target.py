@@ -1,7 +1,7 @@
 """The namespaces to which a session is attached, each held by a descriptor.
 
-The descriptors are opened once. So a process id that is used again, or a name that is given again,
-leads nowhere else.
+The descriptors are opened once. So a process id or a name that is used again later
+does not lead to another namespace.
 """
 
 from __future__ import annotations

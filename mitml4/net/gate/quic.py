@@ -1,4 +1,4 @@
-"""QUIC that is refused, so that its clients fall back to TCP, and what its clients had wanted.
+"""QUIC that is refused, so that its clients fall back to TCP, and the servers that these wanted.
 
 The first datagram of a client's flow is dropped, and those after it are rejected: a client that
 gets an error for the first one would not send the second, and the hello of a client with

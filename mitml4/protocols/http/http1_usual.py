@@ -1,5 +1,5 @@
-"""Usual heads of HTTP/1, which are read once and remembered: most heads repeat on a connection, and
-on those beside it.
+"""Usual heads of HTTP/1, which are read once and remembered: most heads repeat on a
+connection, and on others to the same site.
 
 What is in a head depends on its bytes alone. A head that is remembered is therefore found by its
 bytes, without being read. One that is not usual (long, malformed, CONNECT, an `Upgrade`, a target
