@@ -16,7 +16,7 @@ from urllib.parse import quote
 import trio
 
 from mitml4.address import Address
-from mitml4.errors import ExitCode
+from mitml4.errors import ExitCode, MachineError
 from mitml4.layers.proxy.credentials import Credentials
 from mitml4.net.links import names_of_links
 from mitml4.net.owner.finder import OwnerFinder
@@ -54,7 +54,7 @@ async def _run(config: ProxyConfig, owners: OwnerFinder, say: Say, complain: Com
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     started = trio.current_time()
-    taps = [Tap.open(name) for name in names_of_links(HERE)] if config.packets else []
+    taps = _taps() if config.packets else []
     listeners = listeners_at(config.listen)
     session = _ProxySession(config, say, complain, taps)
     authority = stored_authority(config.ca_dir, say)
@@ -74,6 +74,15 @@ async def _run(config: ProxyConfig, owners: OwnerFinder, say: Say, complain: Com
     took = trio.current_time() - started
     say(summary(hub.totals, took, outputs.names, hub.dropped_events, has_rules=False))
     return ExitCode.FAILED if session.has_lost_output else ExitCode.DONE
+
+
+def _taps() -> list[Tap]:
+    """On all interfaces. Raises MachineError."""
+    try:
+        return [Tap.open(name) for name in names_of_links(HERE)]
+    except MachineError as error:
+        hint = "-w needs CAP_NET_RAW; --pcap-plain FILE needs nothing"
+        raise MachineError(error.message, hint=hint) from error
 
 
 class _ProxySession(Session):
