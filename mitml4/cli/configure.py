@@ -14,7 +14,6 @@ from typing import Any, Final, Literal, TypeVar
 
 from mitml4.cli.console import Console, is_terminal_free
 from mitml4.errors import UsageError
-from mitml4.net.rules.cgroups import find_cgroup
 from mitml4.net.rules.scope import Ends, Owner, Scope
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
@@ -109,6 +108,8 @@ def _attach(given: dict[str, Any]) -> Attach | None:
 def _owners(given: dict[str, Any]) -> tuple[Owner, ...]:
     """The users and cgroups of this host whose connections are intercepted. Raises UsageError,
     MachineError."""
+    from mitml4.net.rules.cgroups import find_cgroup
+
     if not any(given[each] for each in _OWNERS):
         return ()
     if given["direction"] == "forwarded":

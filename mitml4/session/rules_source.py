@@ -19,10 +19,9 @@ from mitml4.net import dial
 from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.owner.finder import OwnerFinder
-from mitml4.net.rules.cgroups import Cgroup
 from mitml4.net.rules.interception import Interception, Preparation, intercepting
 from mitml4.net.rules.notes import belongs
-from mitml4.net.rules.scope import Owner, Scope
+from mitml4.net.rules.scope import Cgroup, Owner, Scope
 from mitml4.net.tcp import TcpStream
 from mitml4.session.host_services import is_loopback
 from mitml4.session.policy import Policy

@@ -94,6 +94,16 @@ def test_a_capture_gives_the_events_of_live_traffic(http: Path) -> None:
     assert (outcome.returncode, outcome.stderr) == (0, b"")
 
 
+def test_a_capture_is_read_without_what_only_live_sessions_need(http: Path) -> None:
+    program = (
+        "import runpy, sys\n"
+        "try: runpy.run_module('mitml4', run_name='__main__')\n"
+        "finally: print(*{'asyncio', 'ssl', 'trio'} & {*sys.modules}, file=sys.stderr)"
+    )
+    argv = [sys.executable, "-c", program, "detect", str(http)]
+    assert subprocess.run(argv, capture_output=True, text=True, check=True).stderr.split() == []
+
+
 def test_several_files_are_one_numbering_and_stdin_is_one_of_them(http: Path) -> None:
     outcome = detect(str(http), "-", data=http.read_bytes())
     assert [e["flow"] for e in events(outcome.stdout) if e["type"] == "flow.close"] == [1, 2]

@@ -16,15 +16,13 @@ from typing import Final
 
 import trio
 
-from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, UsageError
 from mitml4.net.libc import checked, libc
+from mitml4.net.rules.scope import CGROUPS, Cgroup
 from mitml4.net.tools import environment
 
-__all__ = ["Cgroup", "CgroupWatch", "find_cgroup"]
+__all__ = ["CgroupWatch", "find_cgroup"]
 
-_ROOT: Final = Path("/sys/fs/cgroup")
-"""Where nft looks for the paths that it is given."""
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _TIMEOUT_S: Final = 5
 
@@ -33,40 +31,6 @@ _IN_CREATE, _IN_DELETE, _IN_MOVED, _IN_ONLYDIR = 0x100, 0x200, 0xC0, 0x0100_0000
 _LOOK_AGAIN_S: Final = 5.0
 """For the case that the kernel does not tell of a change."""
 _MAX_EVENTS: Final = 65536
-
-
-@dataclass(frozen=True, slots=True)
-class Cgroup:
-    """A cgroup of version 2."""
-
-    path: str
-    """In its hierarchy, with a slash at its beginning."""
-    mount: Path = _ROOT
-    """Where the hierarchy is mounted: on hybrid hosts, below `_ROOT`."""
-
-    @property
-    def directory(self) -> Path:
-        return self.mount / self.path[1:]
-
-    @property
-    def level(self) -> int:
-        """How many cgroups it is inside of."""
-        return self.path.count("/")
-
-    @property
-    def known_to_nft_as(self) -> str:
-        return str(self.directory.relative_to(_ROOT))
-
-    @property
-    def inode(self) -> int | None:
-        """None: it is not there."""
-        try:
-            return self.directory.stat().st_ino
-        except OSError:
-            return None
-
-    def __str__(self) -> str:
-        return self.path
 
 
 def find_cgroup(name: str, mounts: Path = _MOUNTS) -> Cgroup:
@@ -98,18 +62,18 @@ def _mount(mounts: Path) -> Path:
             "this host has no cgroups of version 2",
             hint="--user NAME, or: mount -t cgroup2 none /sys/fs/cgroup/unified",
         )
-    usable = [each for each in found if each.is_relative_to(_ROOT)]
+    usable = [each for each in found if each.is_relative_to(CGROUPS)]
     if not usable:
         raise MachineError(
-            f"nft knows cgroups below {_ROOT}, and they are mounted at {found[0]}",
-            hint=f"mount --bind {found[0]} {_ROOT}/unified",
+            f"nft knows cgroups below {CGROUPS}, and they are mounted at {found[0]}",
+            hint=f"mount --bind {found[0]} {CGROUPS}/unified",
         )
     return usable[0]
 
 
 def _path(name: str, mount: Path) -> str:
     parts = Path("/", name)
-    for directory in (mount, _ROOT):
+    for directory in (mount, CGROUPS):
         if parts.is_relative_to(directory):
             return _normal(str(parts.relative_to(directory)))
     if "/" in name or (mount / name).is_dir():

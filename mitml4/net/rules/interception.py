@@ -32,14 +32,14 @@ from mitml4.net.links import Change, LinkWatch, has_global_v6, vrf_of
 from mitml4.net.listener import Listener
 from mitml4.net.place import HERE, Place
 from mitml4.net.rules.arrival import arrives
-from mitml4.net.rules.cgroups import Cgroup, CgroupWatch
+from mitml4.net.rules.cgroups import CgroupWatch
 from mitml4.net.rules.channel import HostChannel
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
 from mitml4.net.rules.notes import belongs, drops_sent, notes_on
 from mitml4.net.rules.owned import OwnedSockets
 from mitml4.net.rules.probe import CannotProbeError, InnerProbe, ProbeLink, probe_link
 from mitml4.net.rules.ruleset import Ruleset
-from mitml4.net.rules.scope import Owner, Scope
+from mitml4.net.rules.scope import Cgroup, Owner, Scope
 from mitml4.net.rules.watch import RulesWatch
 from mitml4.net.sysctl import read_sysctl
 from mitml4.net.tools import check_tools

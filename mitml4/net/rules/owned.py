@@ -15,8 +15,7 @@ from typing import Final, NoReturn, Self
 
 from mitml4.errors import MachineError
 from mitml4.net import helper
-from mitml4.net.rules.cgroups import Cgroup
-from mitml4.net.rules.scope import Owner
+from mitml4.net.rules.scope import Cgroup, Owner
 
 __all__ = ["OwnedSockets"]
 

@@ -1,15 +1,56 @@
-"""The scope: which connections a session intercepts."""
+"""The scope: which connections a session intercepts.
+
+Options of every command are read with it, so it imports next to nothing.
+"""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Network, IPv6Network
-from typing import Literal, TypeAlias
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
-from mitml4.net.rules.cgroups import Cgroup
 
-__all__ = ["Ends", "Owner", "PortRange", "Scope"]
+__all__ = ["CGROUPS", "Cgroup", "Ends", "Owner", "PortRange", "Scope"]
+
+CGROUPS: Final = Path("/sys/fs/cgroup")
+"""Where nft looks for the paths of cgroups that it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """A cgroup of version 2."""
+
+    path: str
+    """In its hierarchy, with a slash at its beginning."""
+    mount: Path = CGROUPS
+    """Where the hierarchy is mounted: on hybrid hosts, below `CGROUPS`."""
+
+    @property
+    def directory(self) -> Path:
+        return self.mount / self.path[1:]
+
+    @property
+    def level(self) -> int:
+        """How many cgroups it is inside of."""
+        return self.path.count("/")
+
+    @property
+    def known_to_nft_as(self) -> str:
+        return str(self.directory.relative_to(CGROUPS))
+
+    @property
+    def inode(self) -> int | None:
+        """None: it is not there."""
+        try:
+            return self.directory.stat().st_ino
+        except OSError:
+            return None
+
+    def __str__(self) -> str:
+        return self.path
+
 
 Owner: TypeAlias = int | Cgroup
 """A user, by number, or a cgroup."""

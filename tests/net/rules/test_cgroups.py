@@ -6,8 +6,9 @@ import pytest
 import trio
 
 from mitml4.errors import MitmError
-from mitml4.net.rules import cgroups
-from mitml4.net.rules.cgroups import Cgroup, CgroupWatch, find_cgroup
+from mitml4.net.rules import cgroups, scope
+from mitml4.net.rules.cgroups import CgroupWatch, find_cgroup
+from mitml4.net.rules.scope import Cgroup
 
 _V1 = "30 23 0:26 / {root}/cpu rw - cgroup cgroup rw,cpu\n"
 _V2 = "31 23 0:27 / {mount} rw,relatime shared:9 - cgroup2 cgroup2 rw\n"
@@ -16,7 +17,8 @@ _V2 = "31 23 0:27 / {mount} rw,relatime shared:9 - cgroup2 cgroup2 rw\n"
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (found := tmp_path / "cgroup").mkdir()
-    monkeypatch.setattr(cgroups, "_ROOT", found)
+    for module in (cgroups, scope):
+        monkeypatch.setattr(module, "CGROUPS", found)
     monkeypatch.setenv("PATH", "/nowhere")
     return found
 

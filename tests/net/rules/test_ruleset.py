@@ -13,9 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.net.identity import SLOTS, Identity
-from mitml4.net.rules.cgroups import Cgroup
 from mitml4.net.rules.ruleset import Ruleset
-from mitml4.net.rules.scope import Ends, PortRange, Scope
+from mitml4.net.rules.scope import Cgroup, Ends, PortRange, Scope
 
 ALL = [Identity(slot) for slot in range(SLOTS)]
 
