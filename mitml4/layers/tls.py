@@ -48,8 +48,9 @@ __all__ = ["InterceptTls", "TlsInterceptor", "passthrough_reason", "read_hello"]
 
 _HELLO_S: Final = 10.0
 """A ClientHello that is incomplete by then is passed through."""
-_WITH_DATA_CONNECTIONS: Final = ("ftp",)
-"""Servers may want these to resume the session of the control connection."""
+_FTP: Final = ("ftp",)
+_FTPS: Final = 990
+"""The port of FTP inside TLS from the first byte, whose protocol is not seen before."""
 _OLDEST: Final = 0x0301
 _NEWEST: Final = 0x0304
 
@@ -158,7 +159,7 @@ class InterceptTls:
             outcome = await openssl.run(outcome.reason)
         match outcome:
             case Intercepted():
-                if context.stack[-1:] == _WITH_DATA_CONNECTIONS:
+                if _has_data_connections(context):
                     visit.leave_sessions(closed=False)
                 inside = bridge.inside_tls(outcome.client_side, outcome.server_side, context.port)
                 names = hello.server_names
@@ -223,7 +224,7 @@ class InterceptTls:
             bridge.report.layer(context.depth, speaker, "relayed", details)
             raise
         conversation = TlsConversation(context=context, passthrough=reason, certificate=certificate)
-        if visit and context.stack[-1:] == _WITH_DATA_CONNECTIONS:
+        if visit and _has_data_connections(context):
             visit.leave_sessions(closed=True)
         if visit and reason == CLIENT_CERTIFICATE:
             conversation.on_client_certificate = visit.answered_request
@@ -234,6 +235,11 @@ class InterceptTls:
 def _expected(hello: ClientHello, context: LayerContext) -> str:
     """The name or address that a client expects in the certificate."""
     return hello.sni or (context.target.host if context.target else "")
+
+
+def _has_data_connections(context: LayerContext) -> bool:
+    """Whether servers may want other connections to resume this one's session."""
+    return context.stack[-1:] == _FTP or (not context.stack and context.port == _FTPS)
 
 
 def passthrough_reason(hello: ClientHello, context: LayerContext, visit: Visit) -> str | None:

@@ -37,15 +37,13 @@ def test_smtp(serve, session, client, identity, files: Path) -> None:
     assert "Exim" in flow.layer("smtp")["details"]["greeting"]
 
 
-def test_ftp(serve, session, client, identity, files: Path, bundle) -> None:
-    """The server wants each data connection to resume the session of its control connection."""
-    port = 21021
-    root = files / "ftp"
+def serve_ftp(serve, identity, files: Path, port: int, *options: str) -> None:
+    """It wants each data connection to resume the session of its control connection."""
+    root, jail = files / f"ftp-{port}", files / "ftp-jail"
     root.mkdir()
     (root / "file.txt").write_text("by FTP\n")
-    jail = files / "ftp-jail"
-    jail.mkdir()
-    config = files / "vsftpd.conf"
+    jail.mkdir(exist_ok=True)
+    config = root / "vsftpd.conf"
     config.write_text(
         f"listen=YES\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\nanon_root={root}\n"
         f"no_anon_password=YES\nssl_enable=YES\nallow_anon_ssl=YES\nrequire_ssl_reuse=YES\n"
@@ -53,8 +51,14 @@ def test_ftp(serve, session, client, identity, files: Path, bundle) -> None:
         f"rsa_private_key_file={identity.key}\nsecure_chroot_dir={jail}\nseccomp_sandbox=NO\n"
         "ssl_ciphers=HIGH\n"
         "pasv_min_port=30000\npasv_max_port=30100\nftp_username=daemon\nssl_tlsv1=YES\n"
+        + "".join(f"{option}\n" for option in options)
     )
     serve("vsftpd", str(config), port=port)
+
+
+def test_ftp(serve, session, client, identity, files: Path, bundle) -> None:
+    port = 21021
+    serve_ftp(serve, identity, files, port)
     url = f"ftp://{HOST}:{port}/file.txt"
     trust = ("--ssl-reqd", "--cacert", str(bundle), "--resolve", f"{HOST}:{port}:{SERVER_V4}")
     options = f"set ssl:ca-file {bundle}; set ftp:ssl-allow-anonymous yes; set ftp:ssl-force yes"
@@ -82,6 +86,22 @@ def test_ftp(serve, session, client, identity, files: Path, bundle) -> None:
         if action == "intercepted":
             assert control.stack == ["ftp", "tls", "ftp"], name
             assert data.layer("tls")["details"]["resumed"] is True, name
+
+
+def test_ftps(serve, session, client, identity, files: Path, bundle) -> None:
+    """A data connection resumes the session of a control connection that was passed through."""
+    port = 990
+    serve_ftp(serve, identity, files, port, "implicit_ssl=YES")
+    trust = ("--cacert", str(bundle), "--resolve", f"{HOST}:{port}:{SERVER_V4}")
+    seen = set()
+    for attempt in range(3):
+        watch = session.watch()
+        outcome = client.run("curl", "-sS", *trust, f"ftps://{HOST}:{port}/file.txt")
+        assert (outcome.code, outcome.text) == (0, "by FTP\n"), f"{attempt}: {outcome.err}"
+        control, data = watch.flows(2)
+        assert control.actions[0] == data.actions[0], attempt
+        seen.add(control.actions[0])
+    assert seen == {"passthrough", "intercepted"}
 
 
 def test_imap(serve, session, client, identity, files: Path) -> None:
