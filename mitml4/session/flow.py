@@ -64,7 +64,7 @@ from mitml4.session.proof import Prover
 from mitml4.session.proxied import Asking, ProxyServices
 from mitml4.tasks import first_of
 
-__all__ = ["EditingServices", "Flow", "Services"]
+__all__ = ["EditingServices", "Elsewhere", "Flow", "Services"]
 
 Loss = Literal["refused", "reset", "timeout", "internal"]
 
@@ -137,7 +137,7 @@ class EditingServices:
 
 
 @dataclass(frozen=True, slots=True)
-class _Elsewhere:
+class Elsewhere:
     """A connection as if it were to another server."""
 
     original: IncomingConnection
@@ -431,7 +431,7 @@ class Flow:
         return asking.reason
 
     async def _connect_asked(self, address: Address, name: str | None) -> Stream:
-        stream = await self.services.connect(_Elsewhere(self.connection, address), name)
+        stream = await self.services.connect(Elsewhere(self.connection, address), name)
         self._dialled.append(stream)
         return stream
 
@@ -511,7 +511,7 @@ class Flow:
             raise OSError(errno.EHOSTUNREACH, f"{server.host}: {error.strerror}") from None
         failure: OSError = OSError(errno.EHOSTUNREACH, f"{server.host} has no address")
         for _, _, _, _, name in found:
-            elsewhere = _Elsewhere(self.connection, Address(str(name[0]), int(name[1])))
+            elsewhere = Elsewhere(self.connection, Address(str(name[0]), int(name[1])))
             try:
                 with trio.fail_after(_CONNECT_S):
                     stream = await self.services.connect(elsewhere, server.host)

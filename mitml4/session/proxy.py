@@ -40,6 +40,7 @@ __all__ = ["environment", "proxy"]
 _FOR_URLS: Final = ("http_proxy", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 """curl reads http_proxy in lower case only: a CGI has the other from any request."""
 _PROBE_S: Final = 1.0
+_LOOPBACK: Final = "lo"
 
 
 async def proxy(config: ProxyConfig, say: Say, complain: Complain) -> ExitCode:
@@ -79,7 +80,7 @@ async def _run(config: ProxyConfig, owners: OwnerFinder, say: Say, complain: Com
 def _taps() -> list[Tap]:
     """On all interfaces. Raises MachineError."""
     try:
-        return [Tap.open(name) for name in names_of_links(HERE)]
+        return [Tap.open(name) for name in (_LOOPBACK, *names_of_links(HERE))]
     except MachineError as error:
         hint = "-w needs CAP_NET_RAW; --pcap-plain FILE needs nothing"
         raise MachineError(error.message, hint=hint) from error

@@ -39,7 +39,7 @@ from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.crowd import Limits, QueuedConnection
-from mitml4.session.flow import EditingServices, Services
+from mitml4.session.flow import EditingServices, Elsewhere, Services
 from mitml4.session.flows import MAX_FLOWS, Flows
 from mitml4.session.hub import Hub
 from mitml4.session.outputs import Outputs
@@ -365,10 +365,11 @@ class Session:
 
         def tell(connection: IncomingConnection, from_: Address, to: Address) -> None:
             if self.hub.wants(ServerConnected):
+                flow = connection.original if isinstance(connection, Elsewhere) else connection
                 self.hub.publish(
                     ServerConnected(
                         client=connection.client,
-                        wanted=connection.destination,
+                        wanted=flow.destination,
                         source=from_,
                         destination=to,
                     )
