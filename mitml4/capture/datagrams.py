@@ -16,8 +16,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Final, Literal, Protocol
 
-from mitml4.address import Address
-from mitml4.capture.flow import CloseReason
+from mitml4.capture.flow import CloseReason, FlowOf
 from mitml4.capture.network.dissector import Datagram
 from mitml4.capture.reassembly import MAX_FLOWS, addresses, reversed_key
 from mitml4.dataclass import dataclass
@@ -46,17 +45,10 @@ class DatagramListener(Protocol):
 
 
 @dataclass(slots=True, eq=False)
-class DatagramFlow:
+class DatagramFlow(FlowOf["DatagramHalf"]):
     """What two ends say to each other, from the first datagram on."""
 
     transport: Literal["udp"] = field(default="udp", init=False)
-    number: int
-    client: Address
-    destination: Address
-    opened_s: float
-    up: DatagramHalf = field(init=False)
-    down: DatagramHalf = field(init=False)
-    last_s: float = 0.0
     listener: DatagramListener = field(init=False)
     watched: bool = True
     """Whether the listener still wants to see datagrams."""
@@ -65,14 +57,6 @@ class DatagramFlow:
     def connect_s(self) -> None:
         """Nobody is connected to."""
         return None
-
-    @property
-    def bytes_up(self) -> int:
-        return self.up.count
-
-    @property
-    def bytes_down(self) -> int:
-        return self.down.count
 
 
 class DatagramHalf:

@@ -1,15 +1,16 @@
-"""A flow of a capture: its two halves, one for each sender, and who is told what they carry."""
+"""Flows of a capture. That of TCP has two halves, one for each sender, and a listener that is told
+what they carry."""
 
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Final, Literal, Protocol, TypeAlias
+from typing import Final, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Direction
 
-__all__ = ["ALL", "MASK", "CloseReason", "Flow", "Half", "Listener"]
+__all__ = ["ALL", "MASK", "CloseReason", "Flow", "FlowOf", "Half", "Listener"]
 
 ALL: Final = 1 << 62
 """As a number of unseen bytes: all that follow."""
@@ -52,18 +53,42 @@ class Listener(Protocol):
         """Keep no bytes any more."""
 
 
-@dataclass(slots=True, eq=False)
-class Flow:
-    """A TCP connection of the capture, from its first packet on."""
+class _Counted(Protocol):
+    @property
+    def count(self) -> int:
+        """Payload bytes so far."""
 
-    transport: Literal["tcp"] = field(default="tcp", init=False)
+
+_H = TypeVar("_H", bound=_Counted)
+
+
+@dataclass(slots=True, eq=False)
+class FlowOf(Generic[_H]):
+    """A flow whose directions are of this type."""
+
     number: int
     client: Address
     destination: Address
     opened_s: float
-    up: Half = field(init=False)
-    down: Half = field(init=False)
+    up: _H = field(init=False)
+    down: _H = field(init=False)
     last_s: float = 0.0
+    """The time of its last packet."""
+
+    @property
+    def bytes_up(self) -> int:
+        return self.up.count
+
+    @property
+    def bytes_down(self) -> int:
+        return self.down.count
+
+
+@dataclass(slots=True, eq=False)
+class Flow(FlowOf["Half"]):
+    """A TCP connection of the capture, from its first packet on."""
+
+    transport: Literal["tcp"] = field(default="tcp", init=False)
     syn: bool = False
     """Whether its start was seen."""
     reset: bool = False
@@ -80,14 +105,6 @@ class Flow:
         if not self.syn or self.answered_s is None or self.answered_s <= self.opened_s:
             return None
         return self.answered_s - self.opened_s
-
-    @property
-    def bytes_up(self) -> int:
-        return self.up.count
-
-    @property
-    def bytes_down(self) -> int:
-        return self.down.count
 
     @property
     def ended(self) -> bool:
