@@ -3,7 +3,6 @@
 ntp           LI, version, mode; stratum …                     RFC 5905 §7.3, port 123
 dhcp          op … 63825363 at 236                             RFC 2131 §2
 dhcpv6        type, transaction; options                       RFC 8415 §8, ports 546 and 547
-tftp          request: 00 01|02 file NUL mode NUL              RFC 1350 §5; the rest is announced
 snmp          SEQUENCE { version, … }                          RFC 3416, RFC 3412, ports 161 and 162
 syslog        "<" priority ">"                                 RFC 5424 §6, RFC 3164, port 514
 radius        code, id, length, authenticator, attributes      RFC 2865 §3
@@ -17,13 +16,10 @@ rpc           xid 00000000 00000002 program …                  RFC 5531 §9
 from __future__ import annotations
 
 import re
-from typing import ClassVar, Final
+from typing import Final
 
-from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import Details, Direction
-from mitml4.protocols.datagram import DatagramConversation, DatagramProtocol, Evidence
-from mitml4.protocols.expected import Announcement
+from mitml4.protocols.datagram import DatagramProtocol, Evidence
 from mitml4.protocols.named.windows import read_kerberos
 from mitml4.protocols.parts.ber import read_head, read_length
 from mitml4.protocols.parts.evidence import either
@@ -81,58 +77,6 @@ def read_dhcpv6(reader: Reader) -> None:
     while reader.left:
         reader.uint(2, 1, 255)
         reader.take(reader.uint(2))
-
-
-TFTP_MODES: Final = regex(rb"netascii|octet|mail", re.IGNORECASE)
-MAX_FILE: Final = 512
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TftpDetails(Details):
-    """The request: `read` or `write`."""
-
-    operation: str | None = None
-    file: bytes | None = None
-
-
-def read_tftp(reader: Reader) -> TftpDetails:
-    """A request; RFC 2347: pairs of options behind the mode."""
-    operation = reader.one_of(b"\0\1", b"\0\2")
-    file = reader.until(b"\0", MAX_FILE)
-    if TFTP_MODES.fullmatch(reader.until(b"\0", 8)) is None:
-        raise ProtocolError("an unknown mode")
-    while reader.left:
-        reader.until(b"\0", MAX_FILE)
-    return TftpDetails(operation="read" if operation == b"\0\1" else "write", file=file)
-
-
-def read_tftp_data(reader: Reader) -> None:
-    """What is said after the request, from another port of the server."""
-    reader.uint(2, 3, 6)
-    reader.take(1)
-
-
-@dataclass(slots=True)
-class Tftp(DatagramConversation):
-    """The request. The answer comes from another port, to the client's."""
-
-    name: ClassVar[str] = "tftp"
-
-    request: TftpDetails = TftpDetails()
-
-    def take(self, direction: Direction, datagram: bytes) -> None:
-        self.details_ready = self.over = True
-        if datagram[:2] in (b"\0\1", b"\0\2"):
-            self.request = read_tftp(Reader(datagram, end=len(datagram)))
-            if self.client_port is not None:
-                self.announced.append(
-                    Announcement(
-                        protocol=self.name, transport="udp", of_client=True, port=self.client_port
-                    )
-                )
-
-    def details(self) -> TftpDetails:
-        return self.request
 
 
 SEQUENCE, INTEGER, OCTETS = b"\x30", b"\x02", b"\x04"
@@ -264,14 +208,6 @@ PROTOCOLS: Final = (
     ),
     DatagramProtocol(
         name="dhcpv6", request=read_dhcpv6, ports=frozenset({546, 547}), evidence=Evidence.PORT
-    ),
-    DatagramProtocol(
-        name=Tftp.name,
-        request=read_tftp,
-        announced=read_tftp_data,
-        ports=frozenset({69}),
-        evidence=Evidence.MAGIC,
-        converse=lambda context: Tftp(context=context),
     ),
     DatagramProtocol(name="snmp", request=read_snmp, ports=frozenset({161, 162})),
     DatagramProtocol(

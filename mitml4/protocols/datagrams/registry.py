@@ -13,7 +13,17 @@ from typing import Final
 
 from mitml4.protocols.conversation import Verdict
 from mitml4.protocols.datagram import MAX_DATAGRAMS, DatagramProtocol, Exchange, fits
-from mitml4.protocols.datagrams import dns, dtls, hosts, media, peer_to_peer, quic, sip, tunnels
+from mitml4.protocols.datagrams import (
+    dns,
+    dtls,
+    hosts,
+    media,
+    peer_to_peer,
+    quic,
+    sip,
+    tftp,
+    tunnels,
+)
 
 __all__ = ["PROTOCOLS", "DatagramRegistry", "announced", "by_name", "detect"]
 
@@ -75,6 +85,7 @@ PROTOCOLS: Final = (
     *media.PROTOCOLS,
     sip.PROTOCOL,
     *hosts.PROTOCOLS,
+    tftp.PROTOCOL,
     *tunnels.PROTOCOLS,
     *peer_to_peer.PROTOCOLS,
 )
