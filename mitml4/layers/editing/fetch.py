@@ -10,14 +10,11 @@ from typing import Final
 import trio
 
 from mitml4.edit.codings import body_bytes, content_codings, decoded
-from mitml4.edit.editor import EditedFlow, Editor
 from mitml4.edit.http1 import BodyReader, ResponseHead, head_length, read_response
-from mitml4.edit.http2.core import Http2Core
-from mitml4.edit.http2.state import Stream
 from mitml4.edit.messages import Answer, Response, plain_answer
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
-from mitml4.layers.editing.flow import FlowEditing
+from mitml4.layers.editing.http2_stream import StreamEditing
 from mitml4.layers.editing.reader import Reader, send
 from mitml4.net.stream import Stream as ByteStream
 from mitml4.protocols.conversation import Direction
@@ -45,30 +42,21 @@ class Fetch:
 
     def __init__(
         self,
-        core: Http2Core,
-        changed: trio.lowlevel.ParkingLot,
-        stream: Stream,
-        editor: Editor,
-        flow: EditedFlow,
-        editing: FlowEditing,
+        on: StreamEditing,
         *,
-        depth: int,
         answer: Callable[[Answer], None],
         pace: Callable[[float | None], None],
     ) -> None:
-        """`changed` wakes what waits for the state of the core; `answer` sends a whole one; `pace`
-        lets the response's content be sent at a rate."""
-        assert stream.request
-        assert stream.request.server
-        self._core = core
-        self._changed = changed
-        self._stream = stream
-        self._request = stream.request
-        self._authority = stream.request.server.authority
-        self._editor = editor
-        self._flow = flow
-        self._editing = editing
-        self._depth = depth
+        """`answer` sends a whole response; `pace` lets its content be sent at a rate."""
+        assert on.stream.request
+        assert on.stream.request.server
+        self._on = on
+        self._core = on.core
+        self._changed = on.changed
+        self._stream = on.stream
+        self._editing = on.editing
+        self._request = on.stream.request
+        self._authority = on.stream.request.server.authority
         self._answer = answer
         self._pace = pace
         self._has_begun = False
@@ -192,7 +180,7 @@ class Fetch:
             content = await self._hold(server, body, response)
         response.streams = not body.is_done
         came = response.body
-        ending = await self._editor.response(self._flow, self._request, response)
+        ending = await self._on.editor.response(self._on.flow, self._request, response)
         await sleep(response.delay_s)
         if ending:
             self._answer(ending)
@@ -205,11 +193,11 @@ class Fetch:
             await self._stream_body(server, body, response, content)
 
     def _wants_body(self, response: Response) -> bool:
-        if not self._editor.wants_body(self._flow, self._request, response):
+        if not self._on.editor.wants_body(self._on.flow, self._request, response):
             return False
         if not self._editing.is_endless(response):
             return True
-        self._unedited("a body without an end")
+        self._on.unedited("a body without an end")
         return False
 
     async def _hold(self, server: Reader, body: BodyReader, response: Response) -> bytes:
@@ -220,17 +208,14 @@ class Fetch:
             piece = self._piece(server, body)
             held += piece
             if len(held) > self._editing.limit or not self._editing.memory.take(len(piece)):
-                self._unedited(self._editing.too_large(len(held)))
+                self._on.unedited(self._editing.too_large(len(held)))
                 return bytes(held)
             self._held += len(piece)
             await self._more(server, body)
         response.body = decoded(bytes(held), content_codings(response.headers), self._editing.limit)
         if response.body is None:
-            self._unedited("a body whose coding cannot be undone")
+            self._on.unedited("a body whose coding cannot be undone")
         return bytes(held)
-
-    def _unedited(self, reason: str) -> None:
-        self._editing.unedited(self._depth, self._stream.number, reason)
 
     def _piece(self, server: Reader, body: BodyReader) -> bytes:
         """Raises ProtocolError."""

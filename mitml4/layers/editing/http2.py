@@ -21,6 +21,7 @@ from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
 from mitml4.layers.editing.fetch import Fetch
 from mitml4.layers.editing.flow import FlowEditing, Origin
+from mitml4.layers.editing.http2_stream import StreamEditing
 from mitml4.layers.editing.http2_websocket import StreamMessages, asks_for_socket
 from mitml4.layers.editing.reader import Reader, end_below, pass_end
 from mitml4.net.memory import MemoryStream
@@ -197,17 +198,8 @@ class Http2Editing:
         def answer(given: Answer) -> None:
             self._requested(stream, given)
 
-        fetch = Fetch(
-            self._core,
-            self._changed,
-            stream,
-            self._editing.editor(),
-            self._editing.known(self._context, "http/2"),
-            self._editing,
-            depth=self._context.depth,
-            answer=answer,
-            pace=partial(self._pace, stream, DOWN),
-        )
+        on = self._on(stream, "http/2")
+        fetch = Fetch(on, answer=answer, pace=partial(self._pace, stream, DOWN))
         await fetch.run()
         self._fetching.discard(stream.number)
 
@@ -281,18 +273,20 @@ class Http2Editing:
             return
         self._core.stream_content(stream, DOWN)
         self._core.release(stream, DOWN, None)
-        flow = self._editing.known(self._context, "http/2", "websocket")
-        messages = StreamMessages(
-            self._core,
-            self._changed,
-            stream,
-            self._editing.editor(),
-            flow,
-            self._editing,
-            self._context.depth,
-        )
+        messages = StreamMessages(self._on(stream, "http/2", "websocket"))
         for direction in Direction:
             self._nursery.start_soon(messages.run, direction)
+
+    def _on(self, stream: Stream, *stack: str) -> StreamEditing:
+        return StreamEditing(
+            core=self._core,
+            changed=self._changed,
+            stream=stream,
+            editor=self._editing.editor(),
+            flow=self._editing.known(self._context, *stack),
+            editing=self._editing,
+            depth=self._context.depth,
+        )
 
     def _has_end(self, stream: Stream, message: Request | Response) -> bool:
         if not self._editing.is_endless(message):

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import trio
-
-from mitml4.edit.editor import EditedFlow, Editor
-from mitml4.edit.http2.core import Http2Core
 from mitml4.edit.http2.state import Stream
 from mitml4.edit.websocket import MessageEdit, TooLargeError
-from mitml4.layers.editing.flow import FlowEditing
+from mitml4.layers.editing.http2_stream import StreamEditing
 from mitml4.layers.editing.websocket import say_unedited
 from mitml4.payload.deflate import negotiated
 from mitml4.protocols.conversation import Direction
@@ -26,34 +22,21 @@ def asks_for_socket(stream: Stream) -> bool:
 class StreamMessages:
     """Edits the messages of one stream, once the server has accepted it."""
 
-    def __init__(
-        self,
-        core: Http2Core,
-        changed: trio.lowlevel.ParkingLot,
-        stream: Stream,
-        editor: Editor,
-        flow: EditedFlow,
-        editing: FlowEditing,
-        depth: int,
-    ) -> None:
-        """`changed` wakes what waits for the state of the core."""
-        assert stream.request
-        assert stream.response
-        self._core = core
-        self._changed = changed
-        self._stream = stream
-        self._request = stream.request
-        self._editor = editor
-        self._flow = flow
-        self._editing = editing
-        self._depth = depth
-        extensions = ",".join(stream.response.headers.get_all("sec-websocket-extensions"))
+    def __init__(self, on: StreamEditing) -> None:
+        assert on.stream.request
+        assert on.stream.response
+        self._on = on
+        self._core = on.core
+        self._changed = on.changed
+        self._stream = on.stream
+        self._request = on.stream.request
+        extensions = ",".join(on.stream.response.headers.get_all("sec-websocket-extensions"))
         self._deflate = negotiated(extensions.encode("latin-1"))
 
     async def run(self, direction: Direction) -> None:
         """Move the messages of a direction to its end."""
         core, stream = self._core, self._stream
-        edit = MessageEdit(direction, self._deflate, self._editing.limit)
+        edit = MessageEdit(direction, self._deflate, self._on.editing.limit)
         while not core.has_ended(stream, direction):
             if not core.has_content(stream, direction) or core.is_full(stream, direction):
                 await self._changed.park()
@@ -64,7 +47,7 @@ class StreamMessages:
                 goes_on = False
             if not goes_on:
                 core.reset(stream, ErrorCode.CANCEL)
-            say_unedited(edit, self._editing, self._depth, stream.number)
+            say_unedited(edit, self._on.editing, self._on.depth, stream.number)
             self._changed.unpark_all()
         core.end_content(stream, direction)
         self._changed.unpark_all()
@@ -73,7 +56,7 @@ class StreamMessages:
         """Move what has come. Returns whether it goes on. Raises TooLargeError."""
         for item in edit.receive(self._core.take_content(self._stream, direction)):
             if not isinstance(item, bytes):
-                if await self._editor.message(self._flow, self._request, item.message):
+                if await self._on.editor.message(self._on.flow, self._request, item.message):
                     return False
                 item = edit.encode(item)
             self._core.send_content(self._stream, direction, item)
