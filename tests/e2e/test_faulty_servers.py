@@ -227,6 +227,7 @@ def test_a_client_accepts_what_it_accepts_directly(lab, files, client, beside, i
                 if accepted != through[name].result()[faults]
             ]
         assert not wrong, "\n".join(wrong)
+        session.wait_for(lambda: all(flow.closed for flow in session.flows()), "all flows close")
         by_port = {port: faults for faults, port in ports.items()}
         actions = {faults: set() for faults in ports}
         for flow in session.flows():
