@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import errno
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import copy
-from dataclasses import field, replace
+from dataclasses import replace
 from functools import partial
 from socket import SOCK_STREAM
 from typing import Final, Literal
@@ -21,11 +21,8 @@ import trio
 
 from mitml4.address import CA_PAGE, Address
 from mitml4.dataclass import dataclass
-from mitml4.edit.editor import Editor
-from mitml4.edit.memory import EditMemory
 from mitml4.edit.messages import Server
-from mitml4.engine.plaintext import PlaintextUpdate
-from mitml4.events import CloseReason, Event, now
+from mitml4.events import CloseReason, now
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.ca_page import AnswerByPages, Pages
 from mitml4.layers.choice import LayerChoice
@@ -38,33 +35,29 @@ from mitml4.layers.layer import HandshakeError, Inner
 from mitml4.layers.proxy.onward import Opened
 from mitml4.layers.proxy.server import ProxyServer
 from mitml4.layers.redial import Redial
-from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report, Side
-from mitml4.layers.tls import TlsInterceptor
 from mitml4.model import flow as model
 from mitml4.net.dial import EXHAUSTED
-from mitml4.net.listener import Ends, IncomingConnection
+from mitml4.net.listener import IncomingConnection
 from mitml4.net.memory import memory_pair
 from mitml4.net.stream import Stream, Transport
 from mitml4.process import Process
 from mitml4.protocols.context import LayerContext
-from mitml4.protocols.expected import Announcement, Expectations
-from mitml4.protocols.payload import Shown
+from mitml4.protocols.expected import Announcement
 from mitml4.protocols.policy import (
     NOT_ALLOWED,
     Blocked,
     Closed,
-    Decide,
     FlowPolicy,
     Target,
     Unreadable,
-    intercept_all,
 )
-from mitml4.session.proof import Prover
+from mitml4.session.elsewhere import Elsewhere
 from mitml4.session.proxied import Asking, ProxyServices
+from mitml4.session.services import Services
 from mitml4.tasks import first_of
 
-__all__ = ["EditingServices", "Elsewhere", "Flow", "Services"]
+__all__ = ["Flow"]
 
 Loss = Literal["refused", "reset", "timeout", "internal"]
 
@@ -76,44 +69,6 @@ _PROXY_HOLD_S: Final = 120.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, kw_only=True)
-class Services:
-    """What flows need from their session."""
-
-    publish: Callable[[Event | PlaintextUpdate], None]
-    wants: Callable[[type], bool] = lambda _kind: True
-    """Whether a sink takes events of this type: if not, none is built."""
-    connect: Callable[[IncomingConnection, str | None], Awaitable[Stream]]
-    """Connects to the server of a connection, whose name is this one, if it is known; raises
-    OSError."""
-    connect_by_name: Callable[[IncomingConnection, Target], Awaitable[Stream | None]] | None = None
-    """Connects to a host by proxies that look its name up; None: it has to be looked up here.
-    Raises OSError."""
-    relay: Relay
-    tls: TlsInterceptor
-    policy: Decide = intercept_all
-    hold_s: float = 0.5
-    shown: Shown = field(default_factory=Shown)
-    names_of: Callable[[Address], Sequence[str]] = lambda _destination: ()
-    """The names that clients resolved to a destination's address, the last one first."""
-    container: str | None = None
-    """The container that the connections come from."""
-    unseen: str | None = None
-    """Why flows are relayed unseen, if they are and no block could match."""
-    clock: Callable[[], float] = trio.current_time
-    editing: EditingServices | None = None
-    """None: nothing is edited."""
-    prover: Prover | None = None
-    """Finds out who servers are, if no names of their addresses are known and not all hosts are
-    allowed."""
-    expectations: Expectations = field(default_factory=Expectations)
-    """Connections that others have announced."""
-    ca_page: Pages | None = None
-    """What is answered at `CA_PAGE`; None: that is a server like any other."""
-    proxy: ProxyServices | None = None
-    """Clients use mitml4 as their proxy; None: they do not know of it."""
-
-
 @dataclass(frozen=True, slots=True)
 class NotConnected:
     """There is no connection to the server."""
@@ -123,47 +78,6 @@ class NotConnected:
     """The error that the client gets; None: a reset."""
     had_accepted: bool = False
     """The server accepted it and reset it at once: the client gets the same."""
-
-
-@dataclass(frozen=True, slots=True)
-class EditingServices:
-    """What the editing of flows needs from their session."""
-
-    editor: Callable[[], Editor]
-    limit: int
-    """Bytes of a body that is edited."""
-    memory: EditMemory
-    """For the bodies of all flows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """A connection as if it were to another server."""
-
-    original: IncomingConnection
-    destination: Address
-
-    @property
-    def client(self) -> Address:
-        return self.original.client
-
-    @property
-    def source(self) -> Address:
-        return self.original.source
-
-    @property
-    def interface(self) -> str:
-        return self.original.interface
-
-    @property
-    def local_ends(self) -> Ends | None:
-        return self.original.local_ends
-
-    async def accept(self) -> Transport:
-        return await self.original.accept()
-
-    def refuse(self, reason: OSError | None) -> None:
-        self.original.refuse(reason)
 
 
 class Flow:

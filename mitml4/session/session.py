@@ -39,7 +39,7 @@ from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.crowd import Limits, QueuedConnection
-from mitml4.session.flow import EditingServices, Elsewhere, Services
+from mitml4.session.elsewhere import Elsewhere
 from mitml4.session.flows import MAX_FLOWS, Flows
 from mitml4.session.hub import Hub
 from mitml4.session.outputs import Outputs
@@ -47,6 +47,7 @@ from mitml4.session.policy import LivePolicy
 from mitml4.session.proof import Connect, Prover
 from mitml4.session.routes import Chain
 from mitml4.session.rules import RuleFiles
+from mitml4.session.services import EditingServices, Services
 from mitml4.session.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
 from mitml4.sinks.commands import Command, Measure, PassThrough, Refuse, Reset, Stop
