@@ -59,7 +59,7 @@ from tests.tls.bridge.scripted import (
     with_extensions,
     with_fields,
 )
-from tests.tls.bridge.test_certificates import ED25519, a_key, a_leaf, made
+from tests.tls.bridge.test_delegation import ED25519, a_key, a_leaf, made
 
 HANDSHAKE, DATA = RecordType.HANDSHAKE, RecordType.APPLICATION_DATA
 GREASE = 0x4A4A
