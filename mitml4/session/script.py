@@ -121,7 +121,9 @@ class Script(HookEditor):
         except (OSError, EOFError) as error:
             raise self._unusable(f"its process has ended at its start{_colon(error)}") from None
         except FilterError as error:
-            raise self._unusable(f"match: {error.message}") from None
+            raise self._unusable(
+                f"match: {error.message}", "docs/filter.md has all words"
+            ) from None
         except ValueError as error:
             raise self._unusable(f"nonsense: {error}") from None
         runner.channel.setblocking(False)
@@ -129,7 +131,7 @@ class Script(HookEditor):
         runner.info = info
         return info
 
-    def _unusable(self, reason: str) -> UsageError:
+    def _unusable(self, reason: str, hint: str | None = None) -> UsageError:
         printed = ""
         if self._runner:
             os.set_blocking(self._runner.prints, False)
@@ -139,7 +141,8 @@ class Script(HookEditor):
                 printed = ""
         last = printed.strip().rpartition("\n")[2]
         more = f" ({last})" if last else ""
-        return UsageError(printable(f"{self._path}: {reason}{more}"), hint="python3 " + self.name)
+        hint = hint or printable(f"python3 {self._path}")
+        return UsageError(printable(f"{self._path}: {reason}{more}"), hint=hint)
 
     def _started(self, data: bytes, fds: list[int], _flags: int, _address: Any) -> Runner:
         """Raises OSError for what is no process."""

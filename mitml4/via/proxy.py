@@ -52,7 +52,7 @@ class Proxy:
             host, port = parts.hostname, parts.port
         except ValueError:
             raise _unusable(url, "is no URL of a proxy") from None
-        if parts.scheme not in _PORTS or not url.isprintable():
+        if parts.scheme not in _PORTS or not url.isprintable() or " " in url:
             raise _unusable(url, "is no URL of a proxy")
         if not host or port == 0:
             raise _unusable(url, "names no proxy")

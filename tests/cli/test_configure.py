@@ -171,6 +171,7 @@ def test_a_wrong_value_is_named_with_its_option_and_a_hint() -> None:
         (["--block", "http://a"], "--block: 'http://a' is a URL"),
         (["--via", "proxy:3128"], "--via: it is no URL of a proxy"),
         (["--via", "ftp://u:p@proxy"], "--via: 'ftp://…@proxy' is no URL of a proxy"),
+        (["--via", "http://a b:1"], "--via: 'http://a b:1' is no URL of a proxy"),
         (["--via", "a/b=http://proxy"], "--via: 'a/b' is no host"),
         (["--no-via", "http://a"], "--no-via: 'http://a' is a URL"),
         (["--via", "http://a", "--no-via", "*"], "--no-via '*' leaves nothing"),
