@@ -1,4 +1,5 @@
-"""ONC RPC over TCP (RFC 5531), and two programs over it that are named: NFS and the port mapper.
+"""ONC RPC over TCP (RFC 5531), and two programs over it that are named: NFS and the port mapper
+(portmap.py).
 
     call     80|00 length(3) xid(4) 00000000 00000002 program(4) version(4) procedure(4) …
     reply    80 length(3) xid(4) 00000001 0000000 accepted or denied …
@@ -17,7 +18,17 @@ from mitml4.protocols.parts.evidence import either, single_message
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.parts.units import Units
 
-__all__ = ["PROTOCOLS", "OncRpc", "OncRpcDetails"]
+__all__ = [
+    "CALL",
+    "MAX_PROCEDURE",
+    "MAX_VERSION",
+    "PROGRAMS",
+    "PROGRAM_NUMBERS",
+    "PROTOCOLS",
+    "REPLIES",
+    "OncRpc",
+    "OncRpcDetails",
+]
 
 LAST_FRAGMENT: Final = b"\x80"
 MORE_FRAGMENTS: Final = b"\x00"
@@ -122,5 +133,4 @@ PROTOCOLS: Final = (
         server_first=LAST_FRAGMENT,
     ),
     Protocol(name="nfs", detect=None),
-    Protocol(name="portmap", detect=None),
 )

@@ -4,20 +4,26 @@ answer."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import field
 from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
-from mitml4.protocols.conversation import FORWARD_ALL, Details, Direction, Protocol, Verdict
+from mitml4.protocols.conversation import (
+    FORWARD_ALL,
+    PEEK,
+    SWITCH,
+    Details,
+    Direction,
+    Directive,
+    Protocol,
+    Verdict,
+)
 from mitml4.protocols.expected import Announcement
 from mitml4.protocols.parts.evidence import either_side
-from mitml4.protocols.parts.heads import FirstHeads
 from mitml4.protocols.parts.lines import begins, prefix_pattern
-from mitml4.protocols.parts.tail import COPIED, Tail
+from mitml4.protocols.parts.messages import Message, MessageConversation
 from mitml4.regex import regex
 
-__all__ = ["PROTOCOL", "Rtsp", "RtspDetails"]
+__all__ = ["PROTOCOLS", "Rtsp", "RtspDetails"]
 
 _EMPTY_LINES: Final = rb"[\r\n]{0,4}"
 _METHOD: Final = rb"[A-Z_]{1,20}"
@@ -32,7 +38,6 @@ _ANSWER_BEGUN: Final = prefix_pattern(
 )
 
 
-_TRANSPORT: Final = regex(rb"Transport *:.*RTP/", re.IGNORECASE)
 _MEDIA_PORTS: Final = regex(
     rb"(client|server)_port=([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?", re.IGNORECASE
 )
@@ -62,10 +67,12 @@ class RtspDetails(Details):
 
 
 @dataclass(slots=True)
-class Rtsp(FirstHeads):
-    """Reads one head of each side, and where media are announced."""
+class Rtsp(MessageConversation):
+    """The first head of each side, and where media will be: on ports, or in frames among the
+    messages, which are a layer inside."""
 
     name: ClassVar[str] = "rtsp"
+    read_on: ClassVar[Directive] = PEEK
 
     method: bytes | None = None
     uri: bytes | None = None
@@ -73,25 +80,42 @@ class Rtsp(FirstHeads):
     server: bytes | None = None
 
     _watched: int = 0
-    """Bytes of the server that were read for what they announce."""
-    _tail: Tail = field(default_factory=Tail)
+    """Bytes that were read for what they announce."""
+    _interleaves: bool = False
+    """Whether frames among the messages were agreed on."""
 
-    def end(self, direction: Direction) -> None:
-        """The server's answers go on to be read, from copies: one to SETUP announces media."""
-        FirstHeads.end(self, direction)
+    def feed(self, direction: Direction, data: bytes) -> int:
+        watched = data[: MAX_WATCHED - self._watched]
+        self._watched += len(watched)
+        self.copied(direction, watched)
+        messages = self._messages[direction]
+        goes_on = self.directive(direction.other) is not FORWARD_ALL
+        if self._interleaves and messages.has_frames and goes_on:
+            self.inner = "rtp"
+            self.details_ready = True
+            self.up = self.down = SWITCH
+            return len(watched) - messages.unread
+        if self._watched >= MAX_WATCHED:
+            self.up = self.down = FORWARD_ALL
+        return len(data)
+
+    def message(self, direction: Direction, message: Message, *, is_first: bool) -> None:
+        transport = message.headers.get(b"transport", b"")
+        if b"RTP/" in transport:
+            self._read_transport(transport)
+        if not is_first:
+            return
         if direction is Direction.DOWN:
-            self.down = COPIED
+            self.server = message.headers.get(b"server")
+        elif request := _REQUEST.match(message.line + b"\n"):
+            self.method, uri = request.groups()
+            self.uri = self.context.shown.url(uri)
+            self.user_agent = message.headers.get(b"user-agent")
 
-    def copied(self, direction: Direction, data: bytes) -> None:
-        self._watched += len(data)
-        if self._watched > MAX_WATCHED:
-            self.set_directive(direction, FORWARD_ALL)
-        for line in self._tail.lines(data):
-            self._read_transport(line)
-
-    def _read_transport(self, line: bytes) -> None:
-        """RFC 2326 §12.39: pairs of ports, of the client and of the server."""
-        for side, first, second in _MEDIA_PORTS.findall(line) if _TRANSPORT.match(line) else ():
+    def _read_transport(self, transport: bytes) -> None:
+        """RFC 2326 §12.39: pairs of ports, of the client and of the server; or channels."""
+        self._interleaves = self._interleaves or b"interleaved=" in transport.lower()
+        for side, first, second in _MEDIA_PORTS.findall(transport):
             for protocol, port in ("rtp", first), ("rtcp", second):
                 if port:
                     announcement = Announcement(
@@ -102,25 +126,19 @@ class Rtsp(FirstHeads):
                     )
                     self.announced.append(announcement)
 
-    def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
-        self._read_transport(b"Transport: " + headers.get(b"transport", b""))
-        if direction is Direction.DOWN:
-            self.server = headers.get(b"server")
-        elif request := _REQUEST.match(line + b"\n"):
-            self.method, uri = request.groups()
-            self.uri = self.context.shown.url(uri)
-            self.user_agent = headers.get(b"user-agent")
-
     def details(self) -> RtspDetails:
         return RtspDetails(
             method=self.method, uri=self.uri, user_agent=self.user_agent, server=self.server
         )
 
 
-PROTOCOL: Final = Protocol(
-    name=Rtsp.name,
-    detect=detect,
-    converse=lambda context: Rtsp(context=context),
-    client_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_\r\n",
-    server_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_\r\n",
+PROTOCOLS: Final = (
+    Protocol(
+        name=Rtsp.name,
+        detect=detect,
+        converse=lambda context: Rtsp(context=context),
+        client_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_\r\n",
+        server_first=b"ABCDEFGHIJKLMNOPQRSTUVWXYZ_\r\n",
+    ),
+    Protocol(name="rtp", detect=None),
 )

@@ -12,8 +12,9 @@ from typing import ClassVar, Final
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Direction, Protocol, Verdict
 from mitml4.protocols.parts.evidence import either_side
-from mitml4.protocols.parts.heads import FirstHeads
 from mitml4.protocols.parts.lines import begins, prefix_pattern
+from mitml4.protocols.parts.messages import Message, MessageConversation
+from mitml4.protocols.parts.sdp import announced_media
 from mitml4.protocols.payload import Shown
 from mitml4.regex import regex
 
@@ -90,15 +91,17 @@ class SipHeads:
 
 
 @dataclass(slots=True)
-class Sip(FirstHeads):
-    """Reads one head of each side."""
+class Sip(MessageConversation):
+    """The first head of each side, and the media of all messages."""
 
     name: ClassVar[str] = "sip"
 
     heads: SipHeads = field(default_factory=SipHeads)
 
-    def head(self, direction: Direction, line: bytes, headers: Mapping[bytes, bytes]) -> None:
-        self.heads.add(direction, line, headers, self.context.shown)
+    def message(self, direction: Direction, message: Message, *, is_first: bool) -> None:
+        if is_first:
+            self.heads.add(direction, message.line, message.headers, self.context.shown)
+        self.announced += announced_media(message.sdp)
 
     def details(self) -> SipDetails:
         return self.heads.details()

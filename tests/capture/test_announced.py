@@ -147,3 +147,88 @@ def test_media_of_rtsp_are_known_by_the_answer_to_setup(wire: Any) -> None:
     packet = wire.ipv4(rtp, source=SERVER, destination=CLIENT, protocol=17)
     packets.append((wired.time_s + 1, 101, packet, 0, len(packet)))
     assert stacks(packets) == {554: ("rtsp",), 7000: ("rtp",)}
+
+
+def test_frames_inside_rtsp_are_a_layer(wire: Any) -> None:
+    transport = b"Transport: RTP/AVP/TCP;unicast;interleaved=0-1\r\n\r\n"
+    said = [
+        (UP, b"SETUP rtsp://a/1 RTSP/1.0\r\n" + transport),
+        (DOWN, b"RTSP/1.0 200 OK\r\n" + transport),
+        (UP, b"PLAY rtsp://a/1 RTSP/1.0\r\n\r\n"),
+        (DOWN, b"RTSP/1.0 200 OK\r\n\r\n$\0\0\x10" + bytes(16)),
+        (UP, b"$\1\0\4" + bytes(4)),
+    ]
+    assert stacks(Wired(wire).connection(said, 554)) == {554: ("rtsp", "rtp")}
+
+
+def test_media_of_sip_over_tcp_are_known_by_any_message(wire: Any) -> None:
+    wired = Wired(wire)
+    sdp = b"v=0\r\nc=IN IP4 192.0.2.1\r\nm=audio 7000 RTP/AVP 0\r\n"
+    head = b"INVITE sip:b SIP/2.0\r\nc: application/sdp\r\nl: %d\r\n\r\n" % len(sdp)
+    said = [
+        (UP, b"REGISTER sip:a SIP/2.0\r\nContent-Length: 0\r\n\r\n"),
+        (DOWN, b"SIP/2.0 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        *((UP, (head + sdp)[start : start + 50]) for start in range(0, len(head + sdp), 50)),
+    ]
+    packets = wired.connection(said, 5060)
+    packets += datagrams(wired, [(DOWN, b"\x80\0\0\1" + bytes(168))], 9000, client_port=7000)
+    assert stacks(packets) == {5060: ("sip",), 7000: ("rtp",)}
+
+
+def words(*numbers: int) -> bytes:
+    return b"".join(number.to_bytes(4, "big") for number in numbers)
+
+
+def rpc_call(procedure: int, version: int, *arguments: int) -> bytes:
+    return words(7, 0, 2, 100000, version, procedure, 0, 0, 0, 0, *arguments)
+
+
+ACCEPTED = words(7, 1, 0, 0, 0, 0)
+NFS_CALL = words(8, 0, 2, 100005, 3, 0, 0, 0, 0, 0)
+
+
+def record(body: bytes) -> bytes:
+    return words(1 << 31 | len(body)) + body
+
+
+def datagrams(
+    wired: Wired, said: Iterable[tuple[bool, bytes]], port: int, *, client_port: int = 40000
+) -> list[Packet]:
+    packets = []
+    for up, data in said:
+        wired.time_s += 0.01
+        ends = [(CLIENT, client_port), (SERVER, port)][:: 1 if up else -1]
+        udp = wired.wire.udp(data, source=ends[0][1], destination=ends[1][1])
+        packet = wired.wire.ipv4(udp, source=ends[0][0], destination=ends[1][0], protocol=17)
+        packets.append((wired.time_s, 101, packet, 0, len(packet)))
+    return packets
+
+
+def test_ports_of_programs_are_known_by_the_port_mapper(wire: Any) -> None:
+    address = b"192.0.2.1.80.1".ljust(16, b"\0")
+    listed = words(1, 100005, 3, 17, 20481, 1, 100021, 4, 6, 20482, 0)
+    netid = int.from_bytes(b"udp\0", "big")
+    for call, reply in (
+        (rpc_call(3, 2, 100005, 3, 17, 0), words(20481)),
+        (rpc_call(4, 2), listed),
+        (rpc_call(3, 4, 100005, 3, 3, netid, 0, 0), words(14) + address),
+    ):
+        said = [(UP, call), (DOWN, ACCEPTED + reply)]
+        for over_tcp in (False, True):
+            wired = Wired(wire)
+            if over_tcp:
+                packets = wired.connection([(up, record(data)) for up, data in said], 111)
+            else:
+                packets = datagrams(wired, said, 111)
+            packets += datagrams(wired, [(UP, NFS_CALL)], 20481, client_port=700)
+            packets += datagrams(wired, [(UP, NFS_CALL)], 20489, client_port=701)
+            expected = {111: ("rpc", "portmap"), 20481: ("rpc",), 20489: ("unknown",)}
+            assert stacks(packets) == expected, (call, over_tcp)
+
+
+def test_a_program_on_a_listed_port_of_tcp_is_rpc_whatever_the_capture_shows(wire: Any) -> None:
+    wired = Wired(wire)
+    said = [(UP, rpc_call(3, 2, 100005, 3, 6, 0)), (DOWN, ACCEPTED + words(20482))]
+    packets = datagrams(wired, said, 111)
+    packets += wired.connection([(UP, b"\xf5\xe1 the rest of a record")], 20482)
+    assert stacks(packets) == {111: ("rpc", "portmap"), 20482: ("rpc",)}

@@ -173,10 +173,22 @@ SESSIONS: dict[str, Script] = {
     "rtsp": [
         (UP, b"OPTIONS rtsp://a/b RTSP/1.0\r\nCSeq: 1\r\nUser-Agent: c\r\n\r\n"),
         (DOWN, b"RTSP/1.0 200 OK\r\nServer: d\r\n\r\n"),
+        (DOWN, b"RTSP/1.0 200 OK\r\nTransport: RTP/AVP/TCP;interleaved=0-1\r\n\r\n"),
+        (DOWN, b"$\0\0\4" + bytes(4)),
+    ],
+    "portmap": [
+        (UP, b"\x80\0\0\x28\0\0\0\7\0\0\0\0\0\0\0\2\0\1\x86\xa0\0\0\0\2\0\0\0\4" + bytes(16)),
+        (
+            DOWN,
+            b"\x80\0\0\x30\0\0\0\7\0\0\0\1" + bytes(16) + b"\0\0\0\1\0\1\x86\xa5"
+            b"\0\0\0\3\0\0\0\6\0\0\x50\2" + bytes(4),
+        ),
     ],
     "sip": [
         (UP, b"\r\n\r\nREGISTER sip:a SIP/2.0\r\nUser-Agent: b\r\n\r\n"),
         (DOWN, b"\r\nSIP/2.0 200 OK\r\nServer: c\r\n\r\n"),
+        (UP, b"INVITE sip:b SIP/2.0\r\nc: application/sdp\r\nl: 44\r\n\r\n"),
+        (UP, b"c=IN IP4 192.0.2.1\r\nm=audio 7000 RTP/AVP 0\r\n"),
     ],
     "stomp": [
         (UP, b"CONNECT\nlogin:me\npasscode:secret\nhost:a\n\n\0\n"),

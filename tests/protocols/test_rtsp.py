@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mitml4.protocols.conversation import Direction, Opening, Verdict
+from mitml4.protocols.conversation import FORWARD_ALL, SWITCH, Direction, Opening, Verdict
 from mitml4.protocols.rtsp import Rtsp, RtspDetails, detect
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -29,6 +29,36 @@ def test_the_first_request_and_its_answer_are_told(converse: Any, chunk: int | N
         user_agent=b"VLC",
         server=b"GStreamer",
     )
+
+
+FRAME = b"$\0\0\x10" + b"\x80\x60\n\n" + bytes(12)
+INTERLEAVED = [
+    (UP, b"DESCRIBE rtsp://a/b RTSP/1.0\r\nCSeq: 1\r\n\r\n"),
+    (DOWN, b"RTSP/1.0 200 OK\r\nContent-Type: application/sdp\r\nContent-Length: 3\r\n\r\n$=0"),
+    (UP, b"SETUP rtsp://a/b RTSP/1.0\r\nTransport: RTP/AVP/TCP;interleaved=0-1\r\n\r\n"),
+    (DOWN, b"RTSP/1.0 200 OK\r\nTransport: RTP/AVP/TCP;interleaved=0-1\r\n\r\n"),
+]
+
+
+@pytest.mark.parametrize("chunk", [None, 1])
+def test_frames_among_the_messages_are_a_layer_inside(converse: Any, chunk: int | None) -> None:
+    conversation = Rtsp()
+    converse(conversation, INTERLEAVED, chunk=chunk)
+    assert conversation.inner is None
+    conversation = Rtsp()
+    converse(conversation, [*INTERLEAVED, (DOWN, FRAME)], chunk=chunk)
+    assert conversation.inner == "rtp"
+    assert (conversation.up, conversation.down) == (SWITCH, SWITCH)
+
+
+def test_frames_that_were_not_agreed_on_or_come_when_one_side_is_over_are_no_layer(
+    converse: Any,
+) -> None:
+    for script in ([*INTERLEAVED[:2], (DOWN, FRAME)], [*INTERLEAVED, (UP, None), (DOWN, FRAME)]):
+        conversation = Rtsp()
+        converse(conversation, script)
+        assert conversation.inner is None
+        assert conversation.down is FORWARD_ALL
 
 
 def test_what_is_no_request_tells_nothing(converse: Any) -> None:

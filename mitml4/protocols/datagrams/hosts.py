@@ -10,7 +10,6 @@ ssdp          "M-SEARCH * HTTP/1.1", "NOTIFY * HTTP/1.1"       UPnP Device Archi
 coap          version 1, type, code, id, token, options        RFC 7252 §3, port 5683
 kerberos      [APPLICATION n] SEQUENCE …                       RFC 4120 §5, §7.2.1
 netbios-dgm   type, flags, id, source, port 138                RFC 1002 §4.4
-rpc           xid 00000000 00000002 program …                  RFC 5531 §9
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from mitml4.errors import ProtocolError
 from mitml4.protocols.datagram import DatagramProtocol, Evidence
 from mitml4.protocols.named.windows import read_kerberos
 from mitml4.protocols.parts.ber import read_head, read_length
-from mitml4.protocols.parts.evidence import either
 from mitml4.protocols.parts.fields import Reader
 from mitml4.regex import regex
 
@@ -178,26 +176,6 @@ def read_netbios_datagram(reader: Reader) -> None:
     reader.take(8)
 
 
-CALL: Final = bytes(4) + b"\0\0\0\2"
-REPLIES: Final = (b"\0\0\0\1" + bytes(4), b"\0\0\0\1\0\0\0\1")
-
-
-def read_rpc_call(reader: Reader) -> None:
-    """A call, up to its procedure (RFC 5531 §9)."""
-    reader.take(4)
-    reader.one_of(CALL)
-    reader.uint(4, 100000, 0x5FFFFFFF)
-    reader.uint(4, 0, 255)
-    reader.uint(4, 0, 1023)
-
-
-def read_rpc_reply(reader: Reader) -> None:
-    """An answer, up to its status."""
-    reader.take(4)
-    reader.one_of(*REPLIES)
-    reader.uint(4, 0, 5)
-
-
 PROTOCOLS: Final = (
     DatagramProtocol(name="ntp", request=read_ntp, ports=frozenset({123})),
     DatagramProtocol(
@@ -233,10 +211,5 @@ PROTOCOLS: Final = (
         request=read_netbios_datagram,
         ports=frozenset({138}),
         evidence=Evidence.PORT,
-    ),
-    DatagramProtocol(
-        name="rpc",
-        request=either(read_rpc_call, read_rpc_reply),
-        ports=frozenset({111, 2049}),
     ),
 )
