@@ -47,7 +47,7 @@ def serve_ftp(serve, identity, files: Path, port: int, *options: str) -> None:
     config.write_text(
         f"listen=YES\nlisten_port={port}\nbackground=NO\nanonymous_enable=YES\nanon_root={root}\n"
         f"no_anon_password=YES\nssl_enable=YES\nallow_anon_ssl=YES\nrequire_ssl_reuse=YES\n"
-        f"force_anon_data_ssl=YES\nrsa_cert_file={identity.certificate}\n"
+        f"force_anon_data_ssl=NO\nrsa_cert_file={identity.certificate}\n"
         f"rsa_private_key_file={identity.key}\nsecure_chroot_dir={jail}\nseccomp_sandbox=NO\n"
         "ssl_ciphers=HIGH\n"
         "pasv_min_port=30000\npasv_max_port=30100\nftp_username=daemon\nssl_tlsv1=YES\n"
@@ -61,7 +61,8 @@ def test_ftp(serve, session, client, identity, files: Path, bundle) -> None:
     serve_ftp(serve, identity, files, port)
     url = f"ftp://{HOST}:{port}/file.txt"
     trust = ("--ssl-reqd", "--cacert", str(bundle), "--resolve", f"{HOST}:{port}:{SERVER_V4}")
-    options = f"set ssl:ca-file {bundle}; set ftp:ssl-allow-anonymous yes; set ftp:ssl-force yes"
+    options = f"set ssl:ca-file {bundle}; set ftp:ssl-allow-anonymous yes; set ftp:ssl-force yes;"
+    options += " set ftp:ssl-protect-data yes"
     curl, curl_12 = ("curl", "-sS", *trust, url), ("curl", "-sS", "--tls-max", "1.2", *trust, url)
     lftp = (
         "lftp",
@@ -85,7 +86,13 @@ def test_ftp(serve, session, client, identity, files: Path, bundle) -> None:
         assert data.actions[0] == action, name
         if action == "intercepted":
             assert control.stack == ["ftp", "tls", "ftp"], name
+            assert data.stack == ["tls", "ftp-data"], name
             assert data.layer("tls")["details"]["resumed"] is True, name
+        else:
+            assert data.stack == ["tls"], name
+    watch = session.watch()
+    assert client.run("curl", "-sS", f"ftp://{SERVER_V4}:{port}/file.txt").text == "by FTP\n"
+    assert [flow.stack for flow in watch.flows(2)] == [["ftp"], ["ftp-data"]]
 
 
 def test_ftps(serve, session, client, identity, files: Path, bundle) -> None:
