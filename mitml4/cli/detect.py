@@ -53,7 +53,7 @@ Examples:
 @shown_options
 @click.option(
     "--no-tunnels", is_flag=True, cls=SectionOption, section="Input",
-    help="Do not look into tunnels: IP-in-IP, GRE, VXLAN, Geneve, GTP and Teredo.",
+    help="Do not look into tunnels: IP-in-IP, GRE, VXLAN, Geneve, GTP, Teredo and L2TP.",
 )  # fmt: skip
 @click.option(
     "--keylog", type=click.Path(path_type=Path), metavar="FILE", cls=SectionOption, section="Input",

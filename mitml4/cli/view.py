@@ -56,7 +56,8 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--no-tunnels", is_flag=True, cls=SectionOption, section="Input",
-    help="Do not look into tunnels of a capture: IP-in-IP, GRE, VXLAN, Geneve, GTP and Teredo.",
+    help="Do not look into tunnels of a capture: IP-in-IP, GRE, VXLAN, Geneve, GTP, Teredo and"
+    " L2TP.",
 )  # fmt: skip
 @click.option(
     "--payload", is_flag=True, cls=SectionOption, section="Input",

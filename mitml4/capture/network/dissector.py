@@ -36,6 +36,7 @@ ACK: Final = 0x10
 _TCP: Final = 6
 _UDP: Final = 17
 _GRE: Final = 47
+_ESP: Final = 50
 _IP_IN_IP: Final = {4: IPV4, 41: IPV6}
 
 _FRAGMENT: Final = 44
@@ -55,7 +56,8 @@ class Dissector:
     """Finds the segment or the datagram in a packet, and counts by reason the packets without."""
 
     def __init__(self, *, tunnels: bool = True) -> None:
-        """`tunnels`: whether to look into IP-in-IP, GRE, VXLAN, Geneve, GTP-U and Teredo."""
+        """`tunnels`: whether to look into IP-in-IP, GRE, VXLAN, Geneve, GTP-U, Teredo,
+        L2TP, and ESP that is not encrypted."""
         self.tunnels = tunnels
         self.carriers: list[Datagram] = []
         """Datagrams whose payload was looked into, outermost first, for the caller to take."""
@@ -172,6 +174,8 @@ class Dissector:
             return _IP_IN_IP[protocol], at
         if protocol == _GRE:
             return tunnels.gre(packet, at)
+        if protocol == _ESP:
+            return tunnels.esp(packet, at, end)
         if protocol == _UDP:
             with suppress(IndexError):  # too short for the tunnel that has this port
                 return tunnels.udp(packet, at, end)

@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from mitml4.capture.network.links import IPV4, IPV6, TRANSPARENT_ETHERNET, Payload
+from mitml4.capture.network.links import IPV4, IPV6, PPP, TRANSPARENT_ETHERNET, Payload
 
-__all__ = ["gre", "is_tunnel", "udp"]
+__all__ = ["esp", "gre", "is_tunnel", "udp"]
 
 _NOTHING: Final = (0, 0)
 
-_VXLAN: Final = {4789, 4790}
+_VXLAN: Final = {4789, 4790, 8472}
+"""The last is what Linux takes by default."""
 _GENEVE: Final = 6081
 _GTP_U: Final = 2152
 _TEREDO: Final = 3544
+_L2TP: Final = 1701
+_ESP: Final = 4500
 
 
-_PORTS: Final = _VXLAN | {_GENEVE, _GTP_U, _TEREDO}
+_PORTS: Final = _VXLAN | {_GENEVE, _GTP_U, _TEREDO, _L2TP, _ESP}
 
 
 def is_tunnel(ports: frozenset[int]) -> bool:
@@ -53,6 +56,10 @@ def udp(packet: bytes, at: int, end: int) -> Payload:
         return _gtp_u(packet, at, end)
     if _TEREDO in ports:
         return _teredo(packet, at)
+    if _L2TP in ports:
+        return _l2tp(packet, at)
+    if _ESP in ports:
+        return esp(packet, at, end)
     return _NOTHING
 
 
@@ -95,3 +102,31 @@ def _teredo(packet: bytes, at: int) -> Payload:
     if packet[at : at + 2] == b"\0\0":
         at += 8
     return (IPV6, at) if packet[at] >> 4 == 6 else _NOTHING
+
+
+def _l2tp(packet: bytes, at: int) -> Payload:
+    """RFC 2661 §3.1: a data message of version 2, with the fields that its flags announce."""
+    flags, version = packet[at], packet[at + 1] & 0x0F
+    if flags & 0x80 or version != 2:
+        return _NOTHING
+    at += 6 + (2 if flags & 0x40 else 0) + (4 if flags & 0x08 else 0)
+    if flags & 0x02:
+        at += 2 + (packet[at] << 8 | packet[at + 1])
+    return PPP, at
+
+
+_IPV4_HEADER: Final = 20
+_ESP_TRAILER: Final = 2
+
+
+def esp(packet: bytes, at: int, end: int) -> Payload:
+    """RFC 4303 §2, in tunnel mode without encryption (RFC 2410). Nothing says that it is not
+    encrypted but what would be an IPv4 header, so its length and checksum must be right."""
+    at += 8
+    header = packet[at : at + _IPV4_HEADER]
+    if header[:1] != b"\x45" or len(header) < _IPV4_HEADER:
+        return _NOTHING
+    if not _IPV4_HEADER <= (header[2] << 8 | header[3]) <= end - at - _ESP_TRAILER:
+        return _NOTHING
+    total = sum(header[0::2]) * 256 + sum(header[1::2])
+    return (IPV4, at) if total and total % 0xFFFF == 0 else _NOTHING

@@ -3,6 +3,7 @@
 wireguard   01|02 000000 … of a fixed length; 04 000000 …     WireGuard's paper §5.4
 openvpn     a reset, as over TCP without its length           OpenVPN's ssl_pkt.h
 ike         SPIs, payload, version, exchange, flags, length   RFC 7296 §3.1, RFC 2408; RFC 3948
+esp         SPI, number, what is encrypted                      RFC 4303 §2, RFC 3948, port 4500
 l2tp        flags, version 2                                  RFC 2661 §3.1, port 1701
 vxlan       08 000000, network, 00                            RFC 7348 §5, port 4789
 geneve      version 0, options, protocol                      RFC 8926 §3.4, port 6081
@@ -76,6 +77,18 @@ def read_ike(reader: Reader) -> None:
         raise ProtocolError("a message that does not fill its datagram")
 
 
+FIRST_SPI: Final = 256
+"""RFC 4303 §2.1: those below are reserved, and 0 is the marker of IKE."""
+
+
+def read_esp(reader: Reader) -> None:
+    """A packet; or a byte that keeps a NAT open (RFC 3948 §2.3)."""
+    if reader.data == b"\xff":
+        return
+    reader.uint(4, FIRST_SPI)
+    reader.take(4 + 8)
+
+
 def read_l2tp(reader: Reader) -> None:
     """Version 2, with only those flags that exist."""
     reader.uint(1)
@@ -142,6 +155,7 @@ PROTOCOLS: Final = (
     DatagramProtocol(
         name="ike", request=read_ike, ports=frozenset({500, 4500}), evidence=Evidence.MAGIC
     ),
+    DatagramProtocol(name="esp", request=read_esp, ports=frozenset({4500}), evidence=Evidence.PORT),
     DatagramProtocol(
         name="l2tp", request=read_l2tp, ports=frozenset({1701}), evidence=Evidence.PORT
     ),
