@@ -422,8 +422,8 @@ class Flow:
         try:
             found = await trio.socket.getaddrinfo(server.host, server.port, type=SOCK_STREAM)
         except OSError as error:
-            raise OSError(errno.EHOSTUNREACH, f"{server.host}: {error.strerror}") from None
-        failure: OSError = OSError(errno.EHOSTUNREACH, f"{server.host} has no address")
+            raise OSError(errno.EHOSTUNREACH, error.strerror) from None
+        failure: OSError = OSError(errno.EHOSTUNREACH, "no address")
         for _, _, _, _, name in found:
             elsewhere = Elsewhere(self.connection, Address(str(name[0]), int(name[1])))
             try:
