@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 from mitml4.errors import ExitCode
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.place import HERE
-from mitml4.net.rules.interception import check, plan, preparing
+from mitml4.net.rules.interception import plan, preparing
 from mitml4.net.rules.owned import OwnedSockets
+from mitml4.net.rules.requirements import check
 
 if TYPE_CHECKING:
     from mitml4.session.attachment import Attachment

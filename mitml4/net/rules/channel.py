@@ -21,7 +21,7 @@ import random
 import socket
 import struct
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from typing import Final
 
@@ -36,11 +36,12 @@ from mitml4.net.gate.gate import HeldSyn, Refusal
 from mitml4.net.gate.nflog import LoggedPacket, open_log
 from mitml4.net.gate.syn import LONGEST_SYN, Syn
 from mitml4.net.identity import FOREIGN_MASK, Identity
-from mitml4.net.listener import Ends
+from mitml4.net.listener import Ends, Listener
 from mitml4.net.place import HERE, Place
 from mitml4.net.rules.ruleset import AS_IT_LEAVES, UNCHANGED
+from mitml4.net.rules.scope import Scope
 
-__all__ = ["HostChannel"]
+__all__ = ["HostChannel", "holding"]
 
 _IP_UNICAST_IF: Final = 50  # linux/in.h
 _ETH_P_IP, _ETH_P_IPV6 = 0x0800, 0x86DD
@@ -249,3 +250,19 @@ def _open_raw(place: Place) -> socket.socket:
 def _open_frames(place: Place) -> socket.socket:
     """A socket that sends frames (packet(7)), and receives none."""
     return place.socket(socket.AF_PACKET, socket.SOCK_RAW)
+
+
+@contextmanager
+def holding(
+    identity: Identity, scope: Scope, place: Place = HERE
+) -> Iterator[tuple[Listener, HostChannel]]:
+    """What the gate needs: the listener, and the channel for SYNs."""
+    listener = Listener(place=place)
+    try:
+        channel = HostChannel(identity, listener.address.port, scope.interfaces, place)
+        try:
+            yield listener, channel
+        finally:
+            channel.close()
+    finally:
+        listener.close()

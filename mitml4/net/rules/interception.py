@@ -9,54 +9,46 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, closing, contextmanager, suppress
-from dataclasses import replace
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import ExitStack, asynccontextmanager, closing, suppress
 from functools import partial
-from pathlib import Path
 from typing import Final
 
 import trio
 
 from mitml4.dataclass import dataclass
-from mitml4.errors import MachineError, UsageError
-from mitml4.net import capabilities
-from mitml4.net.capabilities import Capability
+from mitml4.errors import MachineError
 from mitml4.net.firewall.chains import Chain
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.gate.nflog import open_log
 from mitml4.net.gate.quic import COPY_BYTES
 from mitml4.net.identity import Identity
-from mitml4.net.links import Change, LinkWatch, has_global_v6, vrf_of
+from mitml4.net.links import Change, LinkWatch
 from mitml4.net.listener import Listener
 from mitml4.net.place import HERE, Place
 from mitml4.net.rules.arrival import arrives
 from mitml4.net.rules.cgroups import CgroupWatch
-from mitml4.net.rules.channel import HostChannel
+from mitml4.net.rules.channel import HostChannel, holding
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
-from mitml4.net.rules.notes import belongs, drops_sent, notes_on
+from mitml4.net.rules.notes import belongs, drops_sent, notes_on, remedy_for
 from mitml4.net.rules.owned import OwnedSockets
-from mitml4.net.rules.probe import CannotProbeError, InnerProbe, ProbeLink, probe_link
+from mitml4.net.rules.requirements import check, check_interfaces, has_ipv6
 from mitml4.net.rules.ruleset import Ruleset
-from mitml4.net.rules.scope import Cgroup, Owner, Scope
+from mitml4.net.rules.scope import Cgroup, Scope
+from mitml4.net.rules.test_connections import rules_of_others, test_connection, test_inside
 from mitml4.net.rules.watch import RulesWatch
-from mitml4.net.sysctl import read_sysctl
-from mitml4.net.tools import check_tools
 from mitml4.tasks import both
 
 __all__ = [
     "Interception",
     "Preparation",
-    "check",
     "intercepting",
     "plan",
     "preparing",
 ]
 
 _SHOWN_PORT: Final = 40000
-_IF_INET6: Final = Path("/proc/self/net/if_inet6")
-_GLOBAL_SCOPE: Final = "00"  # /proc/net/if_inet6
 _CHAINS: Final = "list chains"
 
 
@@ -169,7 +161,7 @@ class Interception:
 
     async def remedy(self) -> str:
         """What the user can do if no connection arrives."""
-        return _remedy(await self._chains_of_others())
+        return remedy_for(await self._chains_of_others())
 
     async def _chains_of_others(self) -> HostRules:
         """Their chains, without rules. None of them if they cannot be read."""
@@ -192,15 +184,6 @@ class Interception:
                 assert found is not None, answer
                 self._quic_blocked = int(found[1])
         return self._quic_blocked
-
-
-def check(scope: Scope, place: Place = HERE) -> None:
-    """Raises UsageError or MachineError for problems that can be found without changing
-    anything."""
-    if place is HERE:
-        _check_interfaces(scope)
-        _check_privilege()
-    check_tools()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,14 +214,14 @@ async def preparing(
     check(scope, place)
     guard = await Guard.claim(place)
     try:
-        ipv6 = _has_ipv6(scope, place)
+        ipv6 = has_ipv6(scope, place)
         rules = HostRules("")
         if place is HERE:
             untested, rules = await both(
-                partial(_test_connection, scope, guard, owned, ipv6=ipv6), _rules_of_others
+                partial(test_connection, scope, guard, owned, ipv6=ipv6), rules_of_others
             )
         else:
-            untested = await _test_inside(guard, place)
+            untested = await test_inside(guard, place)
         yield Preparation(
             scope=scope,
             place=place,
@@ -260,11 +243,16 @@ async def intercepting(preparation: Preparation) -> AsyncIterator[Interception]:
     with (
         closing(LinkWatch(scope.interfaces, place)) as links,
         closing(RulesWatch(place)) as watch,
-        _holding(guard.identity, scope, place) as (listener, channel),
+        holding(guard.identity, scope, place) as (listener, channel),
         ExitStack() as more,
     ):
-        rules = _ruleset(scope, guard.identity, listener, ipv6=preparation.ipv6)
-        rules = replace(rules, indexes=links.indexes)
+        rules = Ruleset(
+            scope=scope,
+            identity=guard.identity,
+            port=listener.address.port,
+            ipv6=preparation.ipv6,
+            indexes=links.indexes,
+        )
         quic_log = None
         if rules.blocks_quic:
             quic_log = more.enter_context(_quic_log(guard.identity, place))
@@ -297,31 +285,15 @@ def plan(scope: Scope, place: Place = HERE) -> tuple[str, ...]:
     UsageError like `intercepting`.
     """
     if place is HERE:
-        _check_interfaces(scope)
+        check_interfaces(scope)
     identity = next(Identity.candidates())
-    ipv6 = _has_ipv6(scope, place)
+    ipv6 = has_ipv6(scope, place)
     rules = Ruleset(scope=scope, identity=identity, port=_SHOWN_PORT, ipv6=ipv6)
     return (
         "# nft -i, whose end is the end of this table, and which ends when mitml4 does",
         *rules.text.splitlines(),
         f"# undo: none is needed; by hand: nft delete table inet {identity.table}",
     )
-
-
-@contextmanager
-def _holding(
-    identity: Identity, scope: Scope, place: Place = HERE
-) -> Iterator[tuple[Listener, HostChannel]]:
-    """What the gate needs: the listener, and the channel for SYNs."""
-    listener = Listener(place=place)
-    try:
-        channel = HostChannel(identity, listener.address.port, scope.interfaces, place)
-        try:
-            yield listener, channel
-        finally:
-            channel.close()
-    finally:
-        listener.close()
 
 
 def _quic_log(identity: Identity, place: Place) -> socket.socket:
@@ -334,170 +306,5 @@ def _quic_log(identity: Identity, place: Place) -> socket.socket:
         ) from error
 
 
-def _ruleset(
-    scope: Scope, identity: Identity, listener: Listener, *, ipv6: bool, is_trial: bool = False
-) -> Ruleset:
-    return Ruleset(
-        scope=scope,
-        identity=identity,
-        port=listener.address.port,
-        ipv6=ipv6,
-        is_trial=is_trial,
-    )
-
-
-async def _test_connection(
-    scope: Scope, guard: Guard, owned: OwnedSockets | None, *, ipv6: bool
-) -> str | None:
-    """Test the rules with connections. Returns why that is impossible, if it is.
-
-    Raises MachineError if no connection arrives.
-    """
-    try:
-        async with probe_link(guard.identity, ipv6=ipv6) as link:
-            failure = await _try(scope, guard, link, ipv6=ipv6)
-            if owned and failure is None:
-                for owner in scope.owners:
-                    await _try_owner(owner, owned, guard, link)
-    except CannotProbeError as error:
-        return f"the rules could not be tested: {error.message}"
-    if failure is not None:
-        raise MachineError(
-            f"intercepted connections do not reach mitml4: {failure}",
-            hint=_remedy(await _rules_of_others()),
-        )
-    return None
-
-
-async def _test_inside(guard: Guard, place: Place) -> str | None:
-    """The same in another network namespace, where nothing is set up for it: the connection goes to
-    an address that nobody has, and rules cover only that."""
-    probe = InnerProbe(place)
-    trial = Scope(to=probe.networks, quic="allow")
-    with _holding(guard.identity, trial, place) as (listener, channel):
-        rules = _ruleset(trial, guard.identity, listener, ipv6=True, is_trial=True)
-        try:
-            await guard.load(rules.text)
-            failure = await probe.fails("local", SynGate(listener, channel))
-        except NftError as error:
-            failure = error.message
-        except CannotProbeError as error:
-            return error.message
-    if failure is not None:
-        raise MachineError(
-            f"intercepted connections do not reach mitml4 in that network namespace: {failure}",
-            hint="is its lo up, and does no rule there drop what goes over it?",
-        )
-    return None
-
-
-async def _try(scope: Scope, guard: Guard, link: ProbeLink, *, ipv6: bool) -> str | None:
-    """Load the rules for the probe's interface only, and connect. None, or why it failed."""
-    trial = Scope(interfaces=(link.interface,), quic="allow")
-    with _holding(guard.identity, trial) as (listener, channel):
-        rules = _ruleset(trial, guard.identity, listener, ipv6=ipv6, is_trial=True)
-        try:
-            await guard.load(rules.text)
-        except NftError as error:
-            return error.message
-        gate = SynGate(listener, channel)
-        if scope.forwarded and (failure := await link.fails("forwarded", gate)):
-            return f"forwarded, {failure}"
-        if scope.local and (failure := await link.fails("local", gate)):
-            return f"from this host, {failure}"
-    return None
-
-
-async def _try_owner(owner: Owner, owned: OwnedSockets, guard: Guard, link: ProbeLink) -> None:
-    """Connect as a user or in a cgroup, and as another one. Raises MachineError unless the first
-    is intercepted, and only that."""
-    trial = Scope(interfaces=(link.interface,), direction="local", quic="allow", owners=(owner,))
-    what = f"user {owner}" if isinstance(owner, int) else f"cgroup {owner}"
-    with _holding(guard.identity, trial) as (listener, channel):
-        rules = _ruleset(trial, guard.identity, listener, ipv6=True, is_trial=True)
-        try:
-            await guard.load(rules.text)
-        except NftError as error:
-            raise MachineError(
-                f"nft cannot match connections of the {what}: {error.message}",
-                hint="modprobe nft_socket (Linux 5.13), or --user NAME",
-            ) from error
-        if failure := await link.mistakes(owned, owner, SynGate(listener, channel)):
-            raise MachineError(
-                f"connections of the {what} cannot be told from others: {failure}",
-                hint="--user NAME, or --iface NAME",
-            )
-
-
-def _remedy(rules: HostRules) -> str:
-    """Name the input chains that drop by policy, and the rule that accepts our connections."""
-    dropping = [chain.opening for chain in rules.inputs if chain.policy == "drop"]
-    if not dropping:
-        return (
-            "look for a firewall rule that drops what comes in, or goes out over lo: mitml4 doctor"
-        )
-    return f"the input policy is drop; let in what mitml4 marks: {'; '.join(dropping)}"
-
-
 def _names(chains: Iterable[Chain]) -> frozenset[str]:
     return frozenset(map(str, chains))
-
-
-async def _rules_of_others() -> HostRules:
-    """None of them if they cannot be read."""
-    try:
-        return await trio.to_thread.run_sync(HostRules.read)
-    except MachineError:
-        return HostRules("")
-
-
-def _has_ipv6(scope: Scope, place: Place) -> bool:
-    """Whether there is a global IPv6 address, and IPv6 on any of the interfaces."""
-    if place is not HERE or not scope.interfaces:
-        return has_global_v6(place)
-
-    def has_it(interface: str) -> bool:
-        return read_sysctl(f"net/ipv6/conf/{interface}/disable_ipv6") == "0"
-
-    return any(map(has_it, scope.interfaces)) and has_it("lo") and _has_global_v6()
-
-
-def _has_global_v6() -> bool:
-    try:
-        rows = [row.split() for row in _IF_INET6.read_text().splitlines()]
-    except OSError:
-        return False
-    return any(row[3] == _GLOBAL_SCOPE for row in rows)
-
-
-def _check_interfaces(scope: Scope) -> None:
-    present = sorted(name for _, name in socket.if_nameindex() if name != "lo")
-    for interface in scope.interfaces:
-        if interface == "lo":
-            raise UsageError(
-                "connections to this host's own services are not intercepted, so lo has none",
-                hint="mitml4 run --loopback -- COMMAND",
-            )
-        if vrf := vrf_of(interface):
-            raise UsageError(
-                f"{interface} belongs to the VRF {vrf}, where mitml4 cannot connect to servers",
-                hint="an interface that belongs to no VRF",
-            )
-        if interface not in present:
-            raise UsageError(
-                f"there is no interface {interface!r}",
-                hint=f"the interfaces of this host: {', '.join(present)}",
-            )
-        if set(interface) & set('"*\\'):
-            raise UsageError(
-                f"nft cannot name the interface {interface!r}", hint="ip link set … name …"
-            )
-
-
-def _check_privilege() -> None:
-    for name, capability in (
-        ("CAP_NET_ADMIN", Capability.NET_ADMIN),
-        ("CAP_NET_RAW", Capability.NET_RAW),
-    ):
-        if not capabilities.has(capability):
-            raise MachineError(f"interception needs {name}", hint="run as root: sudo mitml4 …")

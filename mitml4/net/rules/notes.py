@@ -10,7 +10,7 @@ from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.rules.scope import Scope
 from mitml4.net.sysctl import read_sysctl
 
-__all__ = ["FORWARDING", "belongs", "drops_sent", "notes_on"]
+__all__ = ["FORWARDING", "belongs", "drops_sent", "notes_on", "remedy_for"]
 
 FORWARDING: Final = {"IPv4": "net/ipv4/ip_forward", "IPv6": "net/ipv6/conf/all/forwarding"}
 
@@ -60,3 +60,13 @@ def notes_on(scope: Scope, rules: HostRules) -> Iterator[str]:
         for version, setting in FORWARDING.items():
             if read_sysctl(setting) == "0":
                 yield f"this host does not forward {version} ({setting.replace('/', '.')} is 0)"
+
+
+def remedy_for(rules: HostRules) -> str:
+    """Name the input chains that drop by policy, and the rule that accepts our connections."""
+    dropping = [chain.opening for chain in rules.inputs if chain.policy == "drop"]
+    if not dropping:
+        return (
+            "look for a firewall rule that drops what comes in, or goes out over lo: mitml4 doctor"
+        )
+    return f"the input policy is drop; let in what mitml4 marks: {'; '.join(dropping)}"
