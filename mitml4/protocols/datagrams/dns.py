@@ -41,7 +41,6 @@ from mitml4.protocols.wire_text import text
 
 __all__ = ["PROTOCOLS", "DnsExchange", "MdnsExchange", "NetbiosDetails"]
 
-TRUNCATED: Final = 0x02
 NO_SUCCESS: Final = {  # RFC 1035 §4.1.1, RFC 2136 §2.2
     1: "FORMERR",
     2: "SERVFAIL",

@@ -28,7 +28,6 @@ NAMES: Final = {0xFEFF: "DTLSv1.0", 0xFEFD: "DTLSv1.2", 0xFEFC: "DTLSv1.3"}
 HEADER: Final = 13
 MAX_RECORD: Final = (1 << 14) + 2048
 MAX_HELLO: Final = 1 << 16
-MESSAGE: Final = 12
 ENCRYPTED_1_3: Final = 0x20
 """RFC 9147 §4: the first three bits of the header of a record that is encrypted."""
 
