@@ -155,7 +155,8 @@ class LayerEvent(Event):
     """Its approximate memory, in bytes; not on its line."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "weight", content_weight(self.content))
+        content = self.content  # `weight` is assigned here only
+        self.weight = _BARE_BYTES + _WEIGHERS[type(content)](content)  # type: ignore[misc]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

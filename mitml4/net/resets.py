@@ -73,11 +73,12 @@ class _Watch:
     def begin(self, watched: Watched) -> None:
         descriptor = watched.descriptor
         self._watched.setdefault(descriptor, []).append(watched)
-        with suppress(OSError):
-            try:
-                self._epoll.register(descriptor, watched.events | select.EPOLLONESHOT)
-            except FileExistsError:  # another task watches the same
-                self._arm(descriptor)
+        try:  # `suppress` would cost three calls for each watch
+            self._epoll.register(descriptor, watched.events | select.EPOLLONESHOT)
+        except FileExistsError:  # another task watches the same
+            self._arm(descriptor)
+        except OSError:
+            pass  # the next send reports a reset
 
     def _arm(self, descriptor: int) -> None:
         """Wait for the events of all who have not been called."""
@@ -95,8 +96,10 @@ class _Watch:
         others.remove(watched)
         if not others:
             del self._watched[descriptor]
-            with suppress(OSError):  # it is closed
+            try:  # noqa: SIM105 - as above
                 self._epoll.unregister(descriptor)
+            except OSError:
+                pass  # it is closed
 
 
 _of_this_run: Final[trio.lowlevel.RunVar[_Watch]] = trio.lowlevel.RunVar("resets")

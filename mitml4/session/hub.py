@@ -55,8 +55,9 @@ class Hub:
         return bool(self._takers_of(kind) if takers is None else takers)
 
     def publish(self, event: Published) -> None:
-        kind = type(event.content) if isinstance(event, LayerEvent) else type(event)
-        self._give(event, self._takers.get(kind) or self._takers_of(kind))
+        kind: type = type(event.content) if type(event) is LayerEvent else type(event)
+        takers = self._takers.get(kind)
+        self._give(event, self._takers_of(kind) if takers is None else takers)
 
     def _give(self, event: Published, takers: Takers) -> None:
         for take in takers:

@@ -109,7 +109,7 @@ class Fields:
 
     def end(self) -> None:
         """Nothing may be left."""
-        if self:
+        if self.at < self._end:
             raise self.error("has trailing bytes")
 
     def error(self, fault: str) -> TlsError:
@@ -122,7 +122,7 @@ def uint16(number: int) -> bytes:
 
 def vector(width: int, *content: bytes) -> bytes:
     """The joined content after its length of `width` bytes."""
-    joined = b"".join(content)
+    joined = content[0] if len(content) == 1 else b"".join(content)
     return len(joined).to_bytes(width, "big") + joined
 
 
