@@ -95,12 +95,12 @@ class ContainerTrust:
         elif self._found and not self._failures:
             yield f"{what} has no file of roots that is known: its programs do not trust the CA"
         elif not self._failures:
-            yield f"{what} has no files of its own: its programs trust what this host trusts"
+            yield f"{what} shares the files of this host: its programs trust what this host trusts"
         if self._failures:
             yield f"not all files of roots could be covered: {_listed(self._failures)}"
         if own := {name for group, _ in self._found for name in has_own_roots(group)}:
             yield (
-                f"{', '.join(sorted(own))} has roots of its own: it trusts the CA once it is "
+                f"{', '.join(sorted(own))} has its roots built in: it trusts the CA once it is "
                 "started with NODE_EXTRA_CA_CERTS, or NODE_OPTIONS=--use-openssl-ca"
             )
 

@@ -11,6 +11,7 @@ from mitml4.tls.offer import prepare
 from .conftest import HELLO, End
 
 ENGINES = ("auto", "openssl")
+POINTS = ("half a hello", "a hello", "half a flight", "a flight")
 STEP_S = 0.2
 """What was sent arrives meanwhile, and nothing is held back for so long."""
 
@@ -62,26 +63,35 @@ async def receive_hello(end: End) -> bytes:
     return head + await end.receive(int.from_bytes(head[3:]))
 
 
+async def speak_as_client(end: End, point: str) -> None:
+    """Up to this point of the handshake."""
+    hello = Handshake(end, is_server=False).answer()
+    await end.send(hello[: len(hello) // 2] if point == "half a hello" else hello)
+    if point == "a flight":
+        assert await end.receive(100)
+
+
+async def speak_as_server(end: End, point: str) -> None:
+    if point != "half a hello":
+        flight = Handshake(end, is_server=True).answer(await receive_hello(end))
+        sent = {"a hello": 0, "half a flight": len(flight) // 2}.get(point, len(flight))
+        await end.send(flight[:sent])
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("how", ["end", "reset"])
 def test_a_client_ends_as_it_did(flow_lab, engine: str, how: str) -> None:
     heard = {}
-    for point in ("half a hello", "a hello", "half a flight", "a flight"):
+    for point in POINTS:
 
         async def client(end: End, point: str = point) -> None:
-            hello = Handshake(end, is_server=False).answer()
-            await end.send(hello[: len(hello) // 2] if point == "half a hello" else hello)
-            if point == "a flight":
-                assert await end.receive(100)
+            await speak_as_client(end, point)
             await stop(end, how)
             if how == "end":
                 await hear_end(end)
 
         async def server(end: End, point: str = point) -> None:
-            if point != "half a hello":
-                flight = Handshake(end, is_server=True).answer(await receive_hello(end))
-                sent = {"a hello": 0, "half a flight": len(flight) // 2}.get(point, len(flight))
-                await end.send(flight[:sent])
+            await speak_as_server(end, point)
             heard[point] = await hear_end(end)
 
         out = flow_lab.run(client, server, engine=engine)
@@ -94,22 +104,17 @@ def test_a_client_ends_as_it_did(flow_lab, engine: str, how: str) -> None:
 @pytest.mark.parametrize("how", ["end", "reset"])
 def test_a_server_ends_as_it_did(flow_lab, engine: str, how: str) -> None:
     heard = {}
-    for point in ("half a hello", "a hello", "half a flight", "a flight"):
+    for point in POINTS:
 
         async def client(end: End, point: str = point) -> None:
-            hello = Handshake(end, is_server=False).answer()
-            await end.send(hello[: len(hello) // 2] if point == "half a hello" else hello)
+            await speak_as_client(end, point)
             if point == "a flight":
-                assert await end.receive(100)
                 await trio.sleep(2 * STEP_S)
                 await end.send_eof()
             heard[point] = await hear_end(end)
 
         async def server(end: End, point: str = point) -> None:
-            if point != "half a hello":
-                flight = Handshake(end, is_server=True).answer(await receive_hello(end))
-                sent = {"a hello": 0, "half a flight": len(flight) // 2}.get(point, len(flight))
-                await end.send(flight[:sent])
+            await speak_as_server(end, point)
             await stop(end, how)
             if how == "end":
                 await hear_end(end)

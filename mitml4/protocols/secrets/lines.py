@@ -95,7 +95,7 @@ class Ftp(Lines):
 
 
 class ManageSieve(Lines):
-    """RFC 5804: strings are quoted, or literals on a line of their own."""
+    """RFC 5804: strings are quoted, or literals on a separate line."""
 
     sasl = regex(rb"AUTHENTICATE +\"?[^ \"]+\"?(?: +\"?([^ =\"{][^\"]*)\"?)?.*", re.IGNORECASE)
     bare = frozenset(b"CAPABILITY LISTSCRIPTS LOGOUT NOOP STARTTLS UNAUTHENTICATE".split())

@@ -48,7 +48,7 @@ class Transcript:
 
     @property
     def messages(self) -> bytes:
-        """All of them: in TLS 1.2, a client signs these with a hash of its own (RFC 5246
+        """All of them: in TLS 1.2, a client signs these with the hash of its scheme (RFC 5246
         §7.4.8)."""
         assert self._messages is not None
         return bytes(self._messages)
