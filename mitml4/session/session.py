@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 import trio
 
 from mitml4 import __version__
-from mitml4.address import Address
 from mitml4.edit.editor import Editor
 from mitml4.edit.editors import Editors
 from mitml4.edit.memory import EditMemory
@@ -31,22 +30,19 @@ from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.splice import PipePool
-from mitml4.net.stream import Stream
 from mitml4.net.tap import Tap
-from mitml4.net.tcp import TcpStream
 from mitml4.process import Process
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.crowd import Limits, QueuedConnection
-from mitml4.session.elsewhere import Elsewhere
 from mitml4.session.flows import MAX_FLOWS, Flows
 from mitml4.session.hub import Hub
 from mitml4.session.outputs import Outputs
 from mitml4.session.policy import LivePolicy
 from mitml4.session.proof import Connect, Prover
-from mitml4.session.routes import Chain
 from mitml4.session.rules import RuleFiles
+from mitml4.session.servers import Servers
 from mitml4.session.services import EditingServices, Services
 from mitml4.session.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
@@ -56,7 +52,6 @@ from mitml4.sinks.sink import LiveSink, Sink
 from mitml4.sinks.updates import (
     Note,
     OutputFailed,
-    ServerConnected,
     Stopping,
     TlsSecret,
     Update,
@@ -334,53 +329,12 @@ class Session:
 
     def _services(self, source: FlowSource, relay: Relay, interceptor: TlsInterceptor) -> Services:
         """The services of a source's flows."""
-        tunnels = self._tunnels(interceptor)
-
-        async def connect(connection: IncomingConnection, name: str | None) -> Stream:
-            destination = connection.destination
-            chain: Chain = ()
-            if tunnels and not source.is_here(destination):
-                chain = await tunnels.through(destination, name)
-            if not chain:
-                transport = await source.connect(connection)
-                if self.hub.wants(ServerConnected):
-                    tell(connection, source.source_address(connection, transport), destination)
-                return transport
-
-            assert tunnels
-            return await tunnels.connect(chain, dialling_for(connection), destination, name)
-
-        async def connect_by_name(connection: IncomingConnection, target: Target) -> Stream | None:
-            chain = tunnels.for_name(target) if tunnels else ()
-            if not (tunnels and chain):
-                return None
-            return await tunnels.connect_by_name(chain, dialling_for(connection), target)
-
-        def dialling_for(connection: IncomingConnection) -> Callable[..., Awaitable[TcpStream]]:
-            async def dial(proxy: Address) -> TcpStream:
-                transport = await source.dial(proxy)
-                tell(connection, Address.of(transport.socket.getsockname()), proxy)
-                return transport
-
-            return dial
-
-        def tell(connection: IncomingConnection, from_: Address, to: Address) -> None:
-            if self.hub.wants(ServerConnected):
-                flow = connection.original if isinstance(connection, Elsewhere) else connection
-                self.hub.publish(
-                    ServerConnected(
-                        client=connection.client,
-                        wanted=flow.destination,
-                        source=from_,
-                        destination=to,
-                    )
-                )
-
+        servers = Servers(self.hub, source, self._tunnels(interceptor))
         return Services(
             publish=self.hub.publish,
             wants=self.hub.wants,
-            connect=connect,
-            connect_by_name=connect_by_name,
+            connect=servers.connect,
+            connect_by_name=servers.connect_by_name,
             relay=relay,
             tls=interceptor,
             policy=self.policy.decide,
@@ -389,7 +343,7 @@ class Session:
             names_of=source.names_of,
             container=source.container,
             editing=self._editing,
-            prover=self._prover(source, connect, interceptor),
+            prover=self._prover(source, servers.connect, interceptor),
             ca_page=self._ca_page,
             proxy=source.proxy,
             # Each request asks it twice, and `trio.current_time` takes three more calls to answer.

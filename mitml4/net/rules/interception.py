@@ -36,7 +36,7 @@ from mitml4.net.rules.owned import OwnedSockets
 from mitml4.net.rules.requirements import check, check_interfaces, has_ipv6
 from mitml4.net.rules.ruleset import Ruleset
 from mitml4.net.rules.scope import Cgroup, Scope
-from mitml4.net.rules.test_connections import rules_of_others, test_connection, test_inside
+from mitml4.net.rules.trial_connections import rules_of_others, try_connections, try_inside
 from mitml4.net.rules.watch import RulesWatch
 from mitml4.tasks import both
 
@@ -218,10 +218,10 @@ async def preparing(
         rules = HostRules("")
         if place is HERE:
             untested, rules = await both(
-                partial(test_connection, scope, guard, owned, ipv6=ipv6), rules_of_others
+                partial(try_connections, scope, guard, owned, ipv6=ipv6), rules_of_others
             )
         else:
-            untested = await test_inside(guard, place)
+            untested = await try_inside(guard, place)
         yield Preparation(
             scope=scope,
             place=place,

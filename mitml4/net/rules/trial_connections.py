@@ -18,10 +18,10 @@ from mitml4.net.rules.probe import CannotProbeError, InnerProbe, ProbeLink, prob
 from mitml4.net.rules.ruleset import Ruleset
 from mitml4.net.rules.scope import Owner, Scope
 
-__all__ = ["rules_of_others", "test_connection", "test_inside"]
+__all__ = ["rules_of_others", "try_connections", "try_inside"]
 
 
-async def test_connection(
+async def try_connections(
     scope: Scope, guard: Guard, owned: OwnedSockets | None, *, ipv6: bool
 ) -> str | None:
     """Test the rules with connections. Returns why that is impossible, if it is.
@@ -44,7 +44,7 @@ async def test_connection(
     return None
 
 
-async def test_inside(guard: Guard, place: Place) -> str | None:
+async def try_inside(guard: Guard, place: Place) -> str | None:
     """The same in another network namespace, where nothing is set up for it: the connection goes to
     an address that nobody has, and rules cover only that."""
     probe = InnerProbe(place)
