@@ -3,7 +3,7 @@
 A query arrives here whichever server it was for, and gets the host's answer: split horizon, a VPN's
 names, and 127.0.0.53 of systemd-resolved all work. The addresses in the answers are remembered, so
 that a flow can be shown with the name that was looked up. With `--allow`, other names are refused,
-and nobody is asked for them.
+and nobody is asked for them; of a query for an allowed one, only the question goes on.
 """
 
 from __future__ import annotations
@@ -206,6 +206,8 @@ class DnsRelay:
                 return answer_without(query, Code.REFUSED)
             if question.is_binding:
                 return answer_without(query, Code.NO_ERROR)
+            (number,) = struct.unpack_from("!H", query)
+            query = question.query(number)
         return await self._resolve(query, ask)
 
     async def _resolve(self, query: bytes, ask: Ask) -> bytes | None:

@@ -23,6 +23,7 @@ _LENGTH_OF_ADDRESS: Final = {1: 4, 28: 16}  # A (RFC 1035), AAAA (RFC 3596)
 _MAX_RECORDS: Final = 256
 _IS_RESPONSE: Final = 0x8000
 _KEPT_FLAGS: Final = 0x7900  # opcode, RD
+_RECURSION_DESIRED: Final = 0x0100
 _RECURSION_AVAILABLE: Final = 0x0080
 _OPCODE: Final = 0x7800
 _LABEL: Final = regex(rb"[0-9A-Za-z_-]{1,63}")
@@ -34,6 +35,7 @@ class Code(IntEnum):
     """RFC 1035 §4.1.1."""
 
     NO_ERROR = 0
+    FORMAT_ERROR = 1
     SERVER_FAILURE = 2
     REFUSED = 5
 
@@ -49,6 +51,14 @@ class Question:
     def is_binding(self) -> bool:
         """Whether it asks how to reach a service: by which other name, with which ECH key."""
         return self.kind in _BINDINGS
+
+    def query(self, number: int) -> bytes:
+        """A query with this question and nothing else, so that nothing else is told to resolvers:
+        no options, no flags, no bytes behind it."""
+        labels = [label.encode("ascii") for label in self.name.split(".")]
+        name = b"".join(bytes([len(label)]) + label for label in labels) + b"\0"
+        header = _HEADER.pack(number, _RECURSION_DESIRED, 1, 0, 0, 0)
+        return header + name + struct.pack("!HH", self.kind, _IN)
 
 
 def question_of(query: bytes) -> Question | None:
@@ -99,15 +109,18 @@ def addresses_in(message: bytes) -> Iterator[tuple[str, str]]:
 
 def answer_without(query: bytes, code: Code) -> bytes | None:
     """An answer without records, so that the client need not wait for its time-out; None if it is
-    not a query."""
+    not a query. Where it has not one question, the code is FORMERR (RFC 9619 §4)."""
     try:
         number, flags, questions, *_ = _HEADER.unpack_from(query)
-        if flags & _IS_RESPONSE or questions != 1:
+        if flags & _IS_RESPONSE:
             return None
+        told = _IS_RESPONSE | (flags & _KEPT_FLAGS) | _RECURSION_AVAILABLE
+        if questions != 1:
+            return _HEADER.pack(number, told | Code.FORMAT_ERROR, 0, 0, 0, 0)
         end = _skip_name(query, _HEADER.size) + 4
     except (struct.error, IndexError):
         return None
-    told = _IS_RESPONSE | (flags & _KEPT_FLAGS) | _RECURSION_AVAILABLE | code
+    told |= code
     return _HEADER.pack(number, told, 1, 0, 0, 0) + query[_HEADER.size : end]
 
 

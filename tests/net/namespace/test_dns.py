@@ -155,6 +155,23 @@ async def test_names_that_are_not_allowed_are_refused_by_udp_and_tcp(nursery, tm
         sock.close()
 
 
+async def test_where_names_are_refused_only_the_question_reaches_a_resolver(
+    nursery, tmp_path
+) -> None:
+    lab = Lab(nursery, tmp_path)
+    lab.refusals = Refusals(lambda _name: True, lambda _client, _name: None)
+    await lab.start()
+    options = b"\0\0\x29\x04\xd0\0\0\0\0\0\x08\xff\xfe\0\x04told"  # an OPT with an option
+    telling = QUERY[:3] + b"\x70" + QUERY[4:11] + b"\x01" + QUERY[12:] + options + b"behind"
+    await lab.client.sendto(telling, lab.inside[0].getsockname())
+    with trio.fail_after(5):
+        asked, _ = await lab.datagrams.recvfrom(4096)
+    assert asked == QUERY
+    nursery.cancel_scope.cancel()
+    for sock in (lab.datagrams, lab.client, *lab.inside):
+        sock.close()
+
+
 async def test_where_names_are_refused_nobody_is_told_of_other_ways_to_a_service(
     nursery, tmp_path
 ) -> None:

@@ -95,6 +95,16 @@ def test_only_a_query_is_answered_with_a_failure() -> None:
     assert answer_without(b"x", Code.SERVER_FAILURE) is None
 
 
+def test_a_query_with_two_questions_is_malformed() -> None:
+    two = query()[:5] + b"\x02" + query()[6:] + query()[12:]
+    assert answer_without(two, Code.REFUSED) == two[:2] + b"\x81\x81" + bytes(8)
+
+
+@pytest.mark.parametrize("asked", [query(), query("WWW.a-b_c.example", AAAA)])
+def test_a_question_is_asked_as_it_was_read(asked: bytes) -> None:
+    assert question_of(asked).query(0x1234) == asked
+
+
 def test_the_question_of_a_plain_query_is_read() -> None:
     asked = question_of(query("WWW.a-b_c.example", AAAA))
     assert asked == Question("WWW.a-b_c.example", AAAA)
