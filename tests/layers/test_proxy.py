@@ -147,6 +147,20 @@ async def test_a_tunnel_leads_where_the_client_asks(
     assert servers.asked == [target]
 
 
+@pytest.mark.parametrize("pieces", [[connect(b"a:1") + b"hello"], [connect(b"a:1"), b"hello"]])
+async def test_what_a_client_sends_and_ends_early_goes_into_its_tunnel(pieces: list[bytes]) -> None:
+    client, far = memory_pair()
+    server = ProxyServer(far=far, open=Servers().open)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.run)
+        for piece in pieces:
+            await client.send_all(memoryview(piece))
+            await trio.testing.wait_all_tasks_blocked()
+        await client.send_eof()
+        _, sent = server.take_tunnel()
+    assert sent == b"hello"
+
+
 @pytest.mark.parametrize(
     ("pieces", "answer"),
     [

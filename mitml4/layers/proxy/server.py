@@ -74,7 +74,9 @@ class ProxyServer:
         """The connection to the server, and what the client has sent here that is for it."""
         assert self.tunnel
         self._is_onward.set()
-        return self.tunnel, self._client.take()
+        unread = self.far.peek_nowait(self.far.unread_count())
+        self.far.discard(len(unread))
+        return self.tunnel, self._client.take() + unread
 
     async def run(self) -> None:
         """Serve the client to its end, or until what is in its tunnel goes onward. Raises OSError
