@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -145,7 +146,9 @@ def listeners_at(places: Sequence[Address]) -> list[Listener]:
             for each in listeners:
                 each.close()
             reason = f"cannot listen at {Address(place.ip, port)}: {error.strerror}"
-            raise MachineError(reason, hint="another port, as in: --listen :8081") from error
+            is_elsewhere = error.errno == errno.EADDRNOTAVAIL
+            hint = "ip address" if is_elsewhere else "another port, as in: --listen :8081"
+            raise MachineError(reason, hint=hint) from error
         port = listeners[0].address.port
     return listeners
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from mitml4.cli.configure import proxy_config
 from mitml4.cli.console import Console
 from mitml4.cli.proxy import proxy
 from mitml4.cli.values import parse_listen
-from mitml4.errors import UsageError
+from mitml4.errors import MachineError, UsageError
 from mitml4.session.config import ProxyConfig
 from mitml4.session.proxy import environment
+from mitml4.session.proxy_source import listeners_at
 
 PRINTED = ("http_proxy", "https_proxy", "ALL_PROXY", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
 
@@ -77,3 +79,14 @@ def test_a_shell_gets_variables_and_can_take_them_back(tmp_path: Path) -> None:
     ).stdout.split()
     proxy_url, bundle = "http://me:p%27%25%40@127.0.0.1:1", str(tmp_path / "mitml4-bundle.pem")
     assert printed == [proxy_url] * 3 + [bundle] * 2 + ["none"] * 5
+
+
+@pytest.mark.parametrize(
+    ("ip", "hint"), [("192.0.2.9", "ip address"), ("127.0.0.1", "another port")]
+)
+def test_a_place_that_cannot_be_had_is_hinted_at(ip: str, hint: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        place = Address(ip, taken.getsockname()[1])
+        with pytest.raises(MachineError) as raised:
+            listeners_at([place])
+    assert hint in str(raised.value.hint)
