@@ -65,7 +65,7 @@ def cgroup() -> Iterator[Path]:
         pytest.skip(f"{mount}: {error}")
     (mount / name / "b.service").mkdir()
     yield directory
-    for each in (directory, mount / name / "b.service", mount / name):
+    for each in (directory / "inside", directory, mount / name / "b.service", mount / name):
         with suppress(FileNotFoundError):
             each.rmdir()
 

@@ -387,9 +387,11 @@ async def test_a_client_that_leaves_before_the_servers_answer_is_not_pinned(
         await hurried.send_all(client_hello(proxy.client_context()))
         await arrived.wait()
         await hurried.send_eof()
-        with trio.fail_after(5):
-            answer.set()
-            heard = b"".join([chunk async for chunk in hurried])
+        answer.set()
+        heard = b""
+        with trio.fail_after(5), suppress(trio.BrokenResourceError):
+            async for chunk in hurried:
+                heard += chunk
         assert heard.startswith(b"\x16\3\3")  # the server's own hello, for whom it may be of use
         await proxy.wait_closed()
         client = trio.SSLStream(

@@ -34,7 +34,7 @@ __all__ = ["OwnerFinder"]
 
 Told: TypeAlias = Callable[[Process | None], None]
 
-_TIMEOUT_S: Final = 0.2
+_TIMEOUT_S: Final = 0.5
 _MAX_MESSAGE: Final = 65536
 _KEPT: Final = (Capability.DAC_READ_SEARCH, Capability.SYS_PTRACE)
 """Needed to see which descriptors the processes of other users have."""

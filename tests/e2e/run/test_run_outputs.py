@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 WEB = "https://www.example/"
-CURL = ("curl", "--silent", "--show-error", "--max-time", "10")
+CURL = ("curl", "-4", "--silent", "--show-error", "--max-time", "10")
 
 
 def paths_in(plain: Path) -> list[str]:

@@ -312,7 +312,7 @@ def test_hooks_between_curl_and_nginx(host: Any, nginx: Path, way: str) -> None:
         + f"; echo; echo == /{path}"
         for path in paths
     )
-    hooks = ("--script", write(host, FAILING), "--script-timeout", "2s")
+    hooks = ("--script", write(host, FAILING))
     ended = host.run("sh", "-c", script, options=hooks)
     root, exited, looped, own, moved = ended.out.lower().split("\n== ")[:5]
     assert "hello from nginx" in root
