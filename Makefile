@@ -49,29 +49,28 @@ demo: .venv/ready
 	@if unshare -Urn true 2>/dev/null; then exec $(BIN)/mitml4 demo; \
 	else exec $(SUDO) $(BIN)/mitml4 demo; fi
 
-# All at once, since most end-to-end tests wait for other programs: unit tests and checks take the
-# CPU time that is left. The output of each comes when it ends.
+# Checks, the wheel and unit tests share the cores; each is shown when it ends. The end-to-end tests
+# come behind, because they start programs that have to answer in time.
 test: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
-	@$(SUDO) true # asks for the password before the output is held back
-	@echo "checks, unit tests and end-to-end tests run together; each is shown when it ends"
-	@$(MAKE) --no-print-directory --jobs --output-sync LOW='nice -n 10' check wheel unit e2e
+	@$(MAKE) --no-print-directory --jobs --output-sync check wheel unit
+	@$(MAKE) --no-print-directory e2e
 
 check: style types imports generated
 
 style: .venv/ready-to-develop
-	$(LOW) $(BIN)/ruff format --check
-	$(LOW) $(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
 
 types: .venv/ready-to-develop
-	$(LOW) $(BIN)/mypy
+	$(BIN)/mypy
 
 imports: .venv/ready-to-develop
-	$(LOW) $(BIN)/lint-imports
+	$(BIN)/lint-imports
 
 generated: .venv/ready-to-develop
-	$(LOW) $(BIN)/python tools/generate.py --check
+	$(BIN)/python tools/generate.py --check
 
 CORES := $(shell nproc)
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --dist worksteal --numprocesses
@@ -81,7 +80,7 @@ COMPILE := $(BIN)/python -m compileall -q mitml4
 unit: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS)
 	@$(COMPILE)
-	$(LOW) $(PYTEST) $(CORES) --ignore tests/e2e --ignore tests/machine
+	$(PYTEST) $(CORES) --ignore tests/e2e --ignore tests/machine
 
 # Two processes for each core, because these tests wait for other programs half of the time.
 # With sudo, write nothing into the source tree, because its files would belong to root.

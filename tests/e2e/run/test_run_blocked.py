@@ -11,7 +11,7 @@ import pytest
 
 from mitml4.lab.network import SERVER_V4
 
-CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null")
+CURL = ("curl", "-4", "--silent", "--show-error", "--max-time", "10", "--output", "/dev/null")
 REFUSED, RESET_WHILE_SENDING, RESET, RESET_IN_TLS = 7, 55, 56, 35  # curl(1)
 WEB = "http://www.example/"
 NOT_WATCHED = "note: {} to this host (127.0.0.1, ::1) {} not watched: add --loopback"
