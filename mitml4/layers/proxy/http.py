@@ -23,6 +23,8 @@ _ABSOLUTE: Final = regex(
     rb"(?P<path>(?:[/?][^#\\]*)?)(?:#.*)?",
     re.DOTALL,
 )
+# RFC 9110 §9.3.6: there is no default port.
+_AUTHORITY: Final = regex(r"(?:\[[^\[\]\s]+\]|[^\[\]:@/?#\\\s]+):[0-9]{1,5}")
 _HOPS: Final = ("connection", "proxy-connection", "keep-alive", "te", "upgrade")
 _SECRETS: Final = ("proxy-authorization", "proxy-authenticate", "proxy-authentication-info")
 _MAX_PORT: Final = 65535
@@ -43,12 +45,14 @@ class Asked:
 
 def read_asked(raw: bytes) -> Asked:
     """Read a whole head. Raises ProtocolError, whose message is for the client."""
+    if any(b":" not in line for line in raw.strip(b"\r\n").split(b"\n")[1:]):
+        raise ProtocolError("a field line without a colon")
     head, request = read_request(raw, scheme="http", authority="", stream=1)
     target: Target | None = None
     if request.method == "CONNECT":
         line = CONNECT_LINE.match(raw.lstrip(b"\r\n"))
         target = connect_target(line) if line else None
-        if target is None:
+        if target is None or not _AUTHORITY.fullmatch(request.target):
             raise ProtocolError("CONNECT needs a host and a port")
     elif not request.target.startswith("/") and request.target != "*":
         target = _absolute(request)
