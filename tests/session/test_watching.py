@@ -372,7 +372,7 @@ def tls_echo(authority: trustme.CA):
 
 
 async def test_a_client_that_leaves_before_the_servers_answer_is_not_pinned(
-    lab, server_ca: trustme.CA
+    lab, server_ca: trustme.CA, engine: str
 ) -> None:
     answer, serve = trio.Event(), tls_echo(server_ca)
     arrived = trio.Event()
@@ -392,8 +392,8 @@ async def test_a_client_that_leaves_before_the_servers_answer_is_not_pinned(
         with trio.fail_after(5), suppress(trio.BrokenResourceError):
             async for chunk in hurried:
                 heard += chunk
-        # The server's own hello, or nothing where the end reaches the server before it answers.
-        assert heard.startswith(b"\x16\3\3") or not heard
+        # The server's own hello, for whom it may be of use. By OpenSSL it is a race with the end.
+        assert heard.startswith(b"\x16\3\3") or (engine == "openssl" and not heard)
         await proxy.wait_closed()
         client = trio.SSLStream(
             await proxy.connect(), proxy.client_context(), server_hostname="example.test"
@@ -403,9 +403,11 @@ async def test_a_client_that_leaves_before_the_servers_answer_is_not_pinned(
             assert await client.receive_some() == b"\0opaque"
         await client.aclose()
         await proxy.wait_closed(2)
-    assert {(error.side, error.kind) for error in proxy.of(FlowError)} <= {("client", "reset")}
+    errors = [(error.side, error.kind) for error in proxy.of(FlowError)]
+    assert errors == [("client", "reset")] or (engine == "openssl" and not errors)
     actions = [layer.action for layer in proxy.of(FlowLayer) if layer.protocol == "tls"]
     assert actions[-1] == "intercepted"
+    assert actions == ["intercepted"] * 2 or engine == "openssl"
 
 
 async def test_a_server_that_is_reset_resets_a_client_that_dawdles_over_its_handshake(
