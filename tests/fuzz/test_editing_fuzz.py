@@ -30,10 +30,16 @@ LINES = st.sampled_from(
 HTTP = st.lists(LINES | st.binary(max_size=9), max_size=12).map(b"\r\n".join)
 
 
+def frame(kind: int, flags: int, number: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3) + bytes([kind, flags]) + number.to_bytes(4) + payload
+
+
 @st.composite
-def frames(draw: st.DrawFn) -> bytes:
-    """Frames of HTTP/2 that are mostly well formed."""
+def frames(draw: st.DrawFn, fields: bytes) -> bytes:
+    """Frames of HTTP/2 that are mostly well formed, behind a message whose body may go on."""
     out = b""
+    if draw(st.booleans()):
+        out += frame(1, draw(st.sampled_from([4, 5])), 1, fields) + frame(0, 0, 1, b"body")
     for _ in range(draw(st.integers(0, 12))):
         payload = draw(
             st.binary(max_size=24)
@@ -41,7 +47,7 @@ def frames(draw: st.DrawFn) -> bytes:
         )
         kind, flags = draw(st.integers(0, 10)), draw(st.sampled_from([0, 1, 4, 5, 8, 0x2D]))
         number = draw(st.integers(0, 6))
-        out += len(payload).to_bytes(3) + bytes([kind, flags]) + number.to_bytes(4) + payload
+        out += frame(kind, flags, number, payload)
     return out
 
 
@@ -68,7 +74,7 @@ def test_http_1(data: bytes, part: Part) -> None:
         assert (at, pieces) == (taken, b"".join(content))
 
 
-@given(frames(), frames(), st.booleans())
+@given(frames(b"\x82\x86\x84\x41\x01a"), frames(b"\x88"), st.booleans())
 def test_http_2(up: bytes, down: bytes, collects: bool) -> None:
     memory = EditMemory(500)
     core = Http2Core(1000, memory)
@@ -78,11 +84,10 @@ def test_http_2(up: bytes, down: bytes, collects: bool) -> None:
             core.receive(direction, data)
             while core.jobs:
                 job = core.jobs.pop(0)
-                way = UP if job.phase == "request" else DOWN
-                half = job.stream.half(way)
-                if collects and not half.was_asked and not core.collect(job.stream, way):
+                half = job.stream.half(job.direction)
+                if collects and not half.was_asked and not core.collect(job.stream, job.direction):
                     continue
-                core.release(job.stream, way, None)
+                core.release(job.stream, job.direction, None)
             core.take(UP)
             core.take(DOWN)
     core.close()
