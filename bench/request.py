@@ -29,7 +29,7 @@ from mitml4.net.tcp import TcpStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.policy import FlowPolicy
-from mitml4.session.hub import Hub
+from mitml4.session.reporting.hub import Hub
 from mitml4.sinks.background import Background
 from mitml4.sinks.files import OutputFile
 from mitml4.sinks.jsonl import JsonLines

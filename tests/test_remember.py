@@ -7,7 +7,7 @@ import pytest
 from mitml4.layers import certificate
 from mitml4.protocols.tls import fingerprints, names
 from mitml4.remember import remembered
-from mitml4.session import hosts
+from mitml4.session.destinations import hosts
 from mitml4.tls import verify
 
 

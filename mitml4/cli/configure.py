@@ -19,9 +19,9 @@ from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
 from mitml4.screen.terminal import is_terminal
 from mitml4.session.config import Attach, Display, InterceptConfig, ProxyConfig, RunConfig
+from mitml4.session.destinations.policy import Policy
+from mitml4.session.destinations.routes import routes_of
 from mitml4.session.imports import import_decoders
-from mitml4.session.policy import Policy
-from mitml4.session.routes import routes_of
 
 __all__ = ["intercept_config", "proxy_config", "refuse_one_file_for_two", "run_config", "shown"]
 

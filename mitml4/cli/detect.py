@@ -84,8 +84,8 @@ def detect(
     from mitml4.capture.tls.secrets import Secrets
     from mitml4.cli.configure import refuse_one_file_for_two, shown
     from mitml4.session.detect import Detection
-    from mitml4.session.hub import Hub
-    from mitml4.session.outputs import capture_outputs
+    from mitml4.session.reporting.hub import Hub
+    from mitml4.session.reporting.outputs import capture_outputs
 
     inputs = [*map(Path, files), *([keylog] if keylog else [])]
     refuse_one_file_for_two({"har": har, "pcap_plain": pcap_plain}, inputs)

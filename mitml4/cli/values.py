@@ -19,7 +19,7 @@ from mitml4.cli.origin import origin_of
 from mitml4.errors import UsageError
 from mitml4.net import processes
 from mitml4.regex import regex
-from mitml4.session.routes import Via
+from mitml4.session.destinations.routes import Via
 from mitml4.sinks.tcp_reader import PREFIX, TcpReader
 
 __all__ = [
@@ -91,7 +91,7 @@ class RunningContainer(click.ParamType):  # type: ignore[type-arg]
     def shell_complete(
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
-        from mitml4.session.containers import running_containers
+        from mitml4.session.attach.containers import running_containers
 
         return [
             CompletionItem(each) for each in running_containers() if each.startswith(incomplete)

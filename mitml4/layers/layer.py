@@ -1,7 +1,7 @@
 """What takes a connection from one depth to the next.
 
-`session/flow.py` only loops: it asks `layers/choice.py` which layer comes next on a bridge, runs
-it, and goes on with what that layer leaves, until one leaves nothing.
+`session/flows/flow.py` only loops: it asks `layers/choice.py` which layer comes next on a bridge,
+runs it, and goes on with what that layer leaves, until one leaves nothing.
 """
 
 from __future__ import annotations

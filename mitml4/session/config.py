@@ -11,8 +11,8 @@ from mitml4.dataclass import dataclass
 from mitml4.filter.expression import Filter
 from mitml4.net.rules.scope import Scope
 from mitml4.protocols.payload import Shown
-from mitml4.session.policy import Policy
-from mitml4.session.routes import Routes
+from mitml4.session.destinations.policy import Policy
+from mitml4.session.destinations.routes import Routes
 from mitml4.sinks.tcp_reader import TcpReader
 
 __all__ = ["Attach", "Display", "InterceptConfig", "ProxyConfig", "RunConfig", "SessionConfig"]

@@ -29,7 +29,7 @@ from mitml4.events import (
 )
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.payload import Shown
-from mitml4.session.hub import Hub
+from mitml4.session.reporting.hub import Hub
 
 __all__ = ["Detection"]
 

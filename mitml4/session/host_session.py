@@ -20,17 +20,18 @@ from mitml4.net.links import names_of_links
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.rules.interception import Preparation
 from mitml4.net.tap import Tap
-from mitml4.session.attached_source import AttachedSource
-from mitml4.session.attachment import Attachment
+from mitml4.session.attach.attachment import Attachment
 from mitml4.session.ca_page import ca_pages
 from mitml4.session.config import InterceptConfig
 from mitml4.session.interceptor import stored_authority, tls_interceptor
 from mitml4.session.interruptions import ended_by_signals
 from mitml4.session.process import prepare_process
-from mitml4.session.rules_source import Rules
-from mitml4.session.session import Complain, Say, Session
-from mitml4.session.source import FlowSource, confined
-from mitml4.session.summary import summary
+from mitml4.session.reporting.summary import summary
+from mitml4.session.saying import Complain, Say
+from mitml4.session.session import Session
+from mitml4.session.sources.attached import AttachedSource
+from mitml4.session.sources.rules import Rules
+from mitml4.session.sources.source import FlowSource, confined
 from mitml4.session.writing import notes_of
 from mitml4.tls.pinning import Site
 

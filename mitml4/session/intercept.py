@@ -20,9 +20,9 @@ from mitml4.net.rules.owned import OwnedSockets
 from mitml4.net.rules.requirements import check
 
 if TYPE_CHECKING:
-    from mitml4.session.attachment import Attachment
+    from mitml4.session.attach.attachment import Attachment
     from mitml4.session.config import InterceptConfig
-    from mitml4.session.session import Complain, Say
+    from mitml4.session.saying import Complain, Say
 
 __all__ = ["intercept"]
 
@@ -61,6 +61,6 @@ def _attached(config: InterceptConfig) -> AbstractContextManager[Attachment | No
     """What the session is attached to; None: this host. Raises MitmError."""
     if config.attach is None:
         return nullcontext()
-    from mitml4.session.attachment import Attachment
+    from mitml4.session.attach.attachment import Attachment
 
     return Attachment.open(config.attach, trust=config.trust and not config.dry_run)

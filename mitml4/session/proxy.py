@@ -24,14 +24,15 @@ from mitml4.net.place import HERE
 from mitml4.net.tap import Tap
 from mitml4.session.ca_page import ca_pages
 from mitml4.session.config import ProxyConfig
+from mitml4.session.flows.proxied import ProxyServices
 from mitml4.session.interceptor import stored_authority, tls_interceptor
 from mitml4.session.interruptions import ended_by_signals
 from mitml4.session.process import prepare_process
-from mitml4.session.proxied import ProxyServices
-from mitml4.session.proxy_source import ProxySource, listeners_at
-from mitml4.session.session import Complain, Say, Session
-from mitml4.session.source import confined
-from mitml4.session.summary import summary
+from mitml4.session.reporting.summary import summary
+from mitml4.session.saying import Complain, Say
+from mitml4.session.session import Session
+from mitml4.session.sources.proxy import ProxySource, listeners_at
+from mitml4.session.sources.source import confined
 from mitml4.session.writing import notes_of
 from mitml4.tls.trust_store import UNSET_VARIABLES, write_trust
 

@@ -27,18 +27,19 @@ from mitml4.net.namespace.launch import Launch, find_program
 from mitml4.net.namespace.namespace import Namespace
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.screen.terminal import occupy_standard_descriptors
-from mitml4.session.browsers import BrowserTrust, withdraw
 from mitml4.session.ca_page import ca_pages
-from mitml4.session.command import Command
-from mitml4.session.command_source import CommandSource, takes_loopback
+from mitml4.session.command.browsers import BrowserTrust, withdraw
+from mitml4.session.command.command import Command
+from mitml4.session.command.roots import Authorities, CommandRoots
+from mitml4.session.command.trust import CommandTrust
 from mitml4.session.config import RunConfig
 from mitml4.session.interceptor import tls_interceptor
 from mitml4.session.process import prepare_process
-from mitml4.session.roots import Authorities, CommandRoots
-from mitml4.session.session import Complain, Say, Session
-from mitml4.session.source import confined
-from mitml4.session.summary import probe_lines
-from mitml4.session.trust import CommandTrust
+from mitml4.session.reporting.summary import probe_lines
+from mitml4.session.saying import Complain, Say
+from mitml4.session.session import Session
+from mitml4.session.sources.command import CommandSource, takes_loopback
+from mitml4.session.sources.source import confined
 from mitml4.session.writing import notes_of
 
 __all__ = ["run"]

@@ -9,11 +9,11 @@ from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import Stream
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Target
-from mitml4.session.elsewhere import Elsewhere
-from mitml4.session.hub import Hub
-from mitml4.session.routes import Chain
-from mitml4.session.source import FlowSource
-from mitml4.session.tunnels import Tunnels
+from mitml4.session.destinations.routes import Chain
+from mitml4.session.destinations.tunnels import Tunnels
+from mitml4.session.flows.elsewhere import Elsewhere
+from mitml4.session.reporting.hub import Hub
+from mitml4.session.sources.source import FlowSource
 from mitml4.sinks.updates import ServerConnected
 
 __all__ = ["Servers"]

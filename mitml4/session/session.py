@@ -35,16 +35,17 @@ from mitml4.process import Process
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
-from mitml4.session.crowd import Limits, QueuedConnection
-from mitml4.session.flows import MAX_FLOWS, Flows
-from mitml4.session.hub import Hub
-from mitml4.session.outputs import Outputs
-from mitml4.session.policy import LivePolicy
-from mitml4.session.proof import Connect, Prover
-from mitml4.session.rules import RuleFiles
+from mitml4.session.destinations.policy import LivePolicy
+from mitml4.session.editors.rules import RuleFiles
+from mitml4.session.flows.crowd import Limits, QueuedConnection
+from mitml4.session.flows.flows import MAX_FLOWS, Flows
+from mitml4.session.flows.proof import Connect, Prover
+from mitml4.session.flows.services import EditingServices, Services
+from mitml4.session.reporting.hub import Hub
+from mitml4.session.reporting.outputs import Outputs
+from mitml4.session.saying import Complain, Say
 from mitml4.session.servers import Servers
-from mitml4.session.services import EditingServices, Services
-from mitml4.session.source import FlowSource
+from mitml4.session.sources.source import FlowSource
 from mitml4.session.writing import open_outputs, writing
 from mitml4.sinks.commands import Command, Measure, PassThrough, Refuse, Reset, Stop
 from mitml4.sinks.notes import Notes
@@ -61,10 +62,10 @@ from mitml4.tls.keys import KeyType
 from mitml4.tls.pinning import PassthroughCache
 
 if TYPE_CHECKING:
-    from mitml4.session.scripts import Scripts
-    from mitml4.session.tunnels import Tunnels
+    from mitml4.session.destinations.tunnels import Tunnels
+    from mitml4.session.editors.scripts import Scripts
 
-__all__ = ["Complain", "Say", "Session"]
+__all__ = ["Session"]
 
 _BODIES_AT_ONCE: Final = 16
 """So many bodies of the largest size may be held back at a time."""
@@ -77,9 +78,6 @@ _TOGGLED: Final = {
     "passthrough": ("TLS to ", "passed through", "intercepted"),
 }
 """What is said of a host after its option was toggled: a beginning, on, off."""
-
-Say = Callable[[str], None]
-Complain = Callable[[MitmError], None]
 
 
 class Session:
@@ -130,11 +128,11 @@ class Session:
         """While it runs."""
         self._ca_page: Pages | None = None
         if config.routes:  # before the session may import nothing more
-            import_module("mitml4.session.tunnels")
+            import_module("mitml4.session.destinations.tunnels")
 
     def _open_scripts(self) -> Scripts:
         """Raises MitmError."""
-        from mitml4.session.scripts import Scripts  # most sessions have none
+        from mitml4.session.editors.scripts import Scripts  # most sessions have none
 
         return Scripts.open(
             self.config.scripts,
@@ -361,7 +359,7 @@ class Session:
     def _tunnels(self, interceptor: TlsInterceptor) -> Tunnels | None:
         if not self.config.routes:
             return None
-        from mitml4.session.tunnels import Tunnels
+        from mitml4.session.destinations.tunnels import Tunnels
 
         return Tunnels(self.config.routes, interceptor)
 

@@ -13,7 +13,7 @@ from mitml4.address import CA_PAGE_URL
 from mitml4.errors import MitmError
 from mitml4.net.tap import Tap
 from mitml4.session.config import SessionConfig
-from mitml4.session.outputs import Outputs
+from mitml4.session.reporting.outputs import Outputs
 from mitml4.sinks.background import Background
 from mitml4.sinks.commands import Ask
 from mitml4.sinks.jsonl import JsonLines

@@ -23,7 +23,7 @@ from mitml4.net.rules.scope import PortRange, Scope
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
 from mitml4.session.config import Attach, InterceptConfig, RunConfig
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.session.destinations.policy import HostPattern, Policy
 from mitml4.sinks.tcp_reader import TcpReader
 
 Parse = Callable[..., InterceptConfig]

@@ -17,7 +17,7 @@ from mitml4.cli.values import parse_listen
 from mitml4.errors import MachineError, UsageError
 from mitml4.session.config import ProxyConfig
 from mitml4.session.proxy import environment
-from mitml4.session.proxy_source import listeners_at
+from mitml4.session.sources.proxy import listeners_at
 
 PRINTED = ("http_proxy", "https_proxy", "ALL_PROXY", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS")
 

@@ -37,7 +37,7 @@ from mitml4.errors import CaptureError
 from mitml4.events import Event, FlowClose, FlowOpen
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session.detect import Detection
-from mitml4.session.hub import Hub
+from mitml4.session.reporting.hub import Hub
 
 BESIDE = Path(__file__).parents[3] / "shared" / "pcaps"
 CORPUS = Path(os.environ.get("MITML4_PCAPS", BESIDE))

@@ -28,9 +28,9 @@ from mitml4.payload.budget import MAX_MEMORY, SessionPayload
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Decide, PolicyDecision
 from mitml4.protocols.tls.hello import ClientHello
-from mitml4.session.flow import Flow
-from mitml4.session.proof import Prover
-from mitml4.session.services import EditingServices, Services
+from mitml4.session.flows.flow import Flow
+from mitml4.session.flows.proof import Prover
+from mitml4.session.flows.services import EditingServices, Services
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts, Outcome
 from mitml4.tls.engine_memory import Engine

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.session.destinations.policy import HostPattern, Policy
 from tests.layers.conftest import SERVER, End, FlowLab, Outcomes, Script
 
 HERE = {"a.test": SERVER.ip, "b.test": SERVER.ip, "x.glob.test": SERVER.ip}

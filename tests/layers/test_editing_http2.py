@@ -12,7 +12,7 @@ import pytest
 from mitml4.events import RuleApplied
 from mitml4.protocols.http import http2_wire as wire
 from mitml4.protocols.http.http2_wire import ErrorCode, frame_bytes
-from mitml4.session.policy import Policy
+from mitml4.session.destinations.policy import Policy
 from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes
 from tests.layers.test_editing import met_all, rules, says
 from tests.layers.test_misdirected import ALLOWED, Peer, get

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.session.destinations.policy import HostPattern, Policy
 from tests.layers.conftest import End, FlowLab, Outcomes
 
 ALLOWED = tuple(map(HostPattern.parse, ("a.test", "b.test")))

@@ -18,7 +18,7 @@ from mitml4.layers.bridge import Bridge
 from mitml4.layers.lane import Lane
 from mitml4.net.stream import StreamTruncated
 from mitml4.protocols.policy import PolicyDecision, Target
-from mitml4.session.flow import Flow
+from mitml4.session.flows.flow import Flow
 from mitml4.tls.stream import TlsStream
 
 GET = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"

@@ -12,7 +12,7 @@ import pytest
 
 from mitml4.events import LayerEvent
 from mitml4.protocols.http.events import HttpResponse
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.session.destinations.policy import HostPattern, Policy
 from tests.layers.conftest import End, FlowLab, Outcomes, Script
 
 ALLOWED = tuple(map(HostPattern.parse, ("a.test", "b.test", "192.0.2.2")))

@@ -6,8 +6,8 @@ import os
 import pwd
 from types import SimpleNamespace
 
-from mitml4.session import browsers
-from mitml4.session.browsers import BrowserTrust
+from mitml4.session.command import browsers
+from mitml4.session.command.browsers import BrowserTrust
 from mitml4.sinks.jsonl import JsonLines
 from mitml4.tls.ca import CertificateAuthority, default_directory
 

@@ -20,8 +20,8 @@ from mitml4.net.dial import abort
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.protocol_event import ProtocolEvent
-from mitml4.session.flow import Flow
-from mitml4.session.services import Services
+from mitml4.session.flows.flow import Flow
+from mitml4.session.flows.services import Services
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge

@@ -14,7 +14,7 @@ from hpack import Encoder
 
 from mitml4.events import FlowClose
 from mitml4.protocols.policy import Decide
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.session.destinations.policy import HostPattern, Policy
 
 HOLD_S = 0.02
 

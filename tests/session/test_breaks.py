@@ -16,7 +16,7 @@ import trustme
 from mitml4.events import FlowError
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.tcp import TcpStream
-from mitml4.session import flow
+from mitml4.session.flows import flow
 
 EARLY_RESPONSE = b"HTTP/1.1 413 Too Large\r\nConnection: close\r\n\r\n"
 

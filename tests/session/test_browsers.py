@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mitml4.errors import MachineError
-from mitml4.session import browsers
-from mitml4.session.browsers import BrowserTrust
+from mitml4.session.command import browsers
+from mitml4.session.command.browsers import BrowserTrust
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.nss_database import initial_modules
 

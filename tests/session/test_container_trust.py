@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mitml4.net.attach.covers import MountNamespace
 from mitml4.net.attach.programs import Program, ProgramGroup
 from mitml4.net.attach.root import Root
-from mitml4.session.container_roots import has_own_roots, places_of_files
-from mitml4.session.container_trust import with_certificate
+from mitml4.session.attach.roots import has_own_roots, places_of_files
+from mitml4.session.attach.trust import with_certificate
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.java_keystore import read_truststore, write_jks, write_truststore
 from mitml4.tls.trust_store import certificates_in, merged_bundle

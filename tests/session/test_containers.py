@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mitml4.errors import MachineError, MitmError, UsageError
-from mitml4.session.containers import Container, find_container, running_containers
+from mitml4.session.attach.containers import Container, find_container, running_containers
 
 INSPECT = '[{"Name": "%s", "State": {"Pid": %d, "Status": "%s"}}]'
 

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from mitml4.address import Address
-from mitml4.session.crowd import Crowd, Limits, QueuedConnection
+from mitml4.session.flows.crowd import Crowd, Limits, QueuedConnection
 
 GIB = 1 << 30
 

@@ -18,7 +18,7 @@ from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session import detect as detect_module
 from mitml4.session.detect import Detection
-from mitml4.session.hub import Hub
+from mitml4.session.reporting.hub import Hub
 
 ENDS = bytes([192, 0, 2, 1, 192, 0, 2, 2])
 

@@ -9,7 +9,7 @@ import trustme
 
 from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
 from mitml4.protocols.policy import Decide
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.session.destinations.policy import HostPattern, Policy
 
 
 def block(*patterns: str) -> Decide:

@@ -9,7 +9,7 @@ from mitml4.events import Event, FlowOpen, LayerEvent
 from mitml4.filter.parser import parse_filter
 from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.protocols.protocol_event import ProtocolEvent
-from mitml4.session.hub import Hub
+from mitml4.session.reporting.hub import Hub
 
 END = Address("192.0.2.1", 443)
 

@@ -100,7 +100,7 @@ from mitml4.address import Address
 from mitml4.events import FlowClose, FlowOpen, LayerEvent
 from mitml4.filter.parser import parse_filter
 from mitml4.protocols.http.events import HttpRequest
-from mitml4.session.hub import Hub
+from mitml4.session.reporting.hub import Hub
 from mitml4.session.imports import import_all
 
 hub = Hub(condition=parse_filter("host:a or host:10.0.0.0/8 port:1 path:/x size>1 ssh"))

@@ -21,7 +21,7 @@ from mitml4.layers.bridge import Bridge
 from mitml4.layers.lane import Lane
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import Stream
-from mitml4.session.flow import Flow
+from mitml4.session.flows.flow import Flow
 
 GET = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"

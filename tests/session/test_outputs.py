@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from mitml4.session.config import SessionConfig
-from mitml4.session.outputs import Outputs
+from mitml4.session.reporting.outputs import Outputs
 from mitml4.session.writing import notes_of, open_outputs
 from mitml4.sinks.pcapng import PacketFile
 from mitml4.sinks.sink import LiveSink

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mitml4.errors import UsageError
 from mitml4.protocols.conversation import Target, Unreadable
 from mitml4.protocols.policy import Blocked, FlowPolicy, PolicyDecision
-from mitml4.session.policy import HostPattern, LivePolicy, Policy
+from mitml4.session.destinations.policy import HostPattern, LivePolicy, Policy
 
 
 def patterns(*texts: str) -> tuple[HostPattern, ...]:

@@ -11,7 +11,7 @@ from mitml4.address import Address
 from mitml4.layers.proxy.refusal import Refused, Why
 from mitml4.net.memory import memory_pair
 from mitml4.protocols.policy import Target
-from mitml4.session.reaching import addresses_of, first_connected, is_forbidden, why_not
+from mitml4.session.flows.reaching import addresses_of, first_connected, is_forbidden, why_not
 
 REMOTE = Address("192.0.2.7", 40000)
 LOCAL = Address("127.0.0.1", 40000)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from mitml4.session import roots as roots_module
-from mitml4.session.roots import Authorities, CommandRoots, Place
+from mitml4.session.command import roots as roots_module
+from mitml4.session.command.roots import Authorities, CommandRoots, Place
 from mitml4.tls.ca import CertificateAuthority
 
 NAMED = [CertificateAuthority.generate(name=f"Root {name}").certificate for name in "ABCDEFGH"]

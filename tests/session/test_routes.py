@@ -7,8 +7,8 @@ import pytest
 from mitml4.address import Address
 from mitml4.errors import UsageError
 from mitml4.protocols.policy import Target
-from mitml4.session.policy import HostPattern
-from mitml4.session.routes import Routes, Via, routes_of
+from mitml4.session.destinations.policy import HostPattern
+from mitml4.session.destinations.routes import Routes, Via, routes_of
 
 
 def routes(*vias: str, no_via: tuple[str, ...] = (), **environ: str) -> Routes:

@@ -21,7 +21,7 @@ from mitml4.edit.messages import Message, Request, Response
 from mitml4.errors import UsageError
 from mitml4.events import FlowClose, FlowOpen, ScriptError
 from mitml4.model.flow import Flow
-from mitml4.session.script import Script
+from mitml4.session.editors.script import Script
 
 LIMIT = 1 << 16
 CLIENT, SERVER = Address("192.0.2.1", 50000), Address("192.0.2.2", 80)

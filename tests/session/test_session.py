@@ -19,10 +19,10 @@ from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
-from mitml4.session.outputs import Outputs
-from mitml4.session.policy import HostPattern, Policy
+from mitml4.session.destinations.policy import HostPattern, Policy
+from mitml4.session.reporting.outputs import Outputs
 from mitml4.session.session import Session
-from mitml4.session.source import SessionControl, SourceStart
+from mitml4.session.sources.source import SessionControl, SourceStart
 from mitml4.sinks.commands import Measure, PassThrough, Refuse, Reset, Stop
 from mitml4.sinks.updates import BytesMoved, ServerConnected, TlsSecret
 from mitml4.tls.keys import KeyType

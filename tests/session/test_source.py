@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mitml4.net.capabilities import Capability
-from mitml4.session import source as source_module
-from mitml4.session.source import confined
+from mitml4.session.sources import source as source_module
+from mitml4.session.sources.source import confined
 
 
 @pytest.fixture

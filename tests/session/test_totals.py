@@ -9,8 +9,8 @@ import pytest
 from mitml4.address import Address
 from mitml4.events import Event, FlowClose, FlowError, FlowLayer, FlowOpen
 from mitml4.protocols.tls.protocol import TlsDetails
-from mitml4.session.summary import summary
-from mitml4.session.totals import Totals
+from mitml4.session.reporting.summary import summary
+from mitml4.session.reporting.totals import Totals
 from mitml4.sinks.updates import ConnectionRefused, Published, QuicBlocked
 
 

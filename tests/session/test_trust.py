@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.errors import MachineError
-from mitml4.session import trust
-from mitml4.session.roots import Authorities, CommandRoots
-from mitml4.session.trust import CommandTrust
+from mitml4.session.command import trust
+from mitml4.session.command.roots import Authorities, CommandRoots
+from mitml4.session.command.trust import CommandTrust
 from mitml4.tls import trust_store
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.java_keystore import read_truststore

@@ -12,8 +12,8 @@ import trio
 from mitml4.address import Address
 from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.protocols.policy import Target
-from mitml4.session.routes import Via, routes_of
-from mitml4.session.tunnels import Tunnels
+from mitml4.session.destinations.routes import Via, routes_of
+from mitml4.session.destinations.tunnels import Tunnels
 
 SERVER = Address("192.0.2.7", 443)
 PROXIES = {"first": ["192.0.2.1", "192.0.2.2"], "second": ["192.0.2.3"]}

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from mitml4.cli.values import Parsed, parse_duration, parse_size
-from mitml4.session.policy import HostPattern
+from mitml4.session.destinations.policy import HostPattern
 
 __all__ = [
     "DURATION",

@@ -23,11 +23,11 @@ from mitml4.net.rules.interception import Interception, Preparation, interceptin
 from mitml4.net.rules.notes import belongs
 from mitml4.net.rules.scope import Cgroup, Owner, Scope
 from mitml4.net.tcp import TcpStream
-from mitml4.session.host_services import is_loopback
-from mitml4.session.policy import Policy
-from mitml4.session.quic_refusals import tell_of_quic
-from mitml4.session.session import Say
-from mitml4.session.source import SessionControl, SourceStart
+from mitml4.session.destinations.policy import Policy
+from mitml4.session.saying import Say
+from mitml4.session.sources.host_services import is_loopback
+from mitml4.session.sources.quic_refusals import tell_of_quic
+from mitml4.session.sources.source import SessionControl, SourceStart
 from mitml4.sinks.updates import Note, QuicBlocked
 
 __all__ = ["Rules"]

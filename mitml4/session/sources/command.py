@@ -25,12 +25,12 @@ from mitml4.net.namespace.namespace import Namespace, sources_of_host
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Decide
-from mitml4.session.command import Command
+from mitml4.session.command.command import Command
 from mitml4.session.config import RunConfig
-from mitml4.session.host_services import HostServices, is_loopback
-from mitml4.session.quic_refusals import tell_of_quic
-from mitml4.session.session import Say
-from mitml4.session.source import SessionControl, SourceStart
+from mitml4.session.saying import Say
+from mitml4.session.sources.host_services import HostServices, is_loopback
+from mitml4.session.sources.quic_refusals import tell_of_quic
+from mitml4.session.sources.source import SessionControl, SourceStart
 from mitml4.sinks.updates import Note
 
 __all__ = ["CommandSource", "takes_loopback"]

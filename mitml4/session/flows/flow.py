@@ -52,9 +52,9 @@ from mitml4.protocols.policy import (
     Target,
     Unreadable,
 )
-from mitml4.session.elsewhere import Elsewhere
-from mitml4.session.proxied import Asking, ProxyServices
-from mitml4.session.services import Services
+from mitml4.session.flows.elsewhere import Elsewhere
+from mitml4.session.flows.proxied import Asking, ProxyServices
+from mitml4.session.flows.services import Services
 from mitml4.tasks import first_of
 
 __all__ = ["Flow"]

@@ -35,7 +35,7 @@ from mitml4.hooks.wire import LENGTHS, Contents, Frame, lengths
 from mitml4.model import flow as model
 from mitml4.model.builder import FlowBuilder
 from mitml4.printable import printable
-from mitml4.session.script_process import (
+from mitml4.session.editors.script_process import (
     MAX_ASKED,
     Call,
     Runner,

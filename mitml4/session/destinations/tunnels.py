@@ -23,8 +23,8 @@ from mitml4.net.dial import EXHAUSTED
 from mitml4.net.stream import Stream
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Target
-from mitml4.session.hosts import ascii_form, readings
-from mitml4.session.routes import Chain, Routes
+from mitml4.session.destinations.hosts import ascii_form, readings
+from mitml4.session.destinations.routes import Chain, Routes
 from mitml4.via.asking import Destination, ask, refusal
 from mitml4.via.proxy import Proxy
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import trio
 
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, ScriptError
-from mitml4.session.script import Script
+from mitml4.session.editors.script import Script
 from mitml4.sinks.updates import Published
 
 __all__ = ["Scripts"]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mitml4.events import LayerEvent
-from mitml4.session.totals import Totals
+from mitml4.session.reporting.totals import Totals
 from mitml4.sinks.sink import Listener, Sink
 from mitml4.sinks.updates import Published
 

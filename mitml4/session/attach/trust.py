@@ -22,7 +22,7 @@ from mitml4.net.attach.covers import Covers
 from mitml4.net.attach.programs import ProgramGroup
 from mitml4.net.attach.target import Target
 from mitml4.regex import regex
-from mitml4.session.container_roots import (
+from mitml4.session.attach.roots import (
     BUNDLES,
     has_own_roots,
     places_of_directories,

@@ -27,7 +27,7 @@ from mitml4.errors import UsageError
 from mitml4.printable import printable
 from mitml4.protocols.policy import NOT_ALLOWED, Closed, End, PolicyDecision, Target, Unreadable
 from mitml4.regex import regex
-from mitml4.session.hosts import NAT64, Host, ascii_form, readings, written
+from mitml4.session.destinations.hosts import NAT64, Host, ascii_form, readings, written
 
 __all__ = ["HostPattern", "LivePolicy", "Policy"]
 

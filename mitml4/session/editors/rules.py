@@ -24,7 +24,7 @@ from mitml4.edit.parser import MAX_RULES_BYTES, RulesError, parse_rules
 from mitml4.edit.rules import RuleEditor
 from mitml4.errors import UsageError
 from mitml4.printable import printable
-from mitml4.session.file_opener import FileOpener
+from mitml4.session.editors.file_opener import FileOpener
 
 __all__ = ["RuleFiles"]
 

@@ -23,8 +23,8 @@ from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.errors import UsageError
 from mitml4.protocols.policy import Target
-from mitml4.session.hosts import readings
-from mitml4.session.policy import HostPattern
+from mitml4.session.destinations.hosts import readings
+from mitml4.session.destinations.policy import HostPattern
 from mitml4.via.proxy import Proxy
 
 __all__ = ["Chain", "Routes", "Via", "routes_of"]

@@ -8,7 +8,7 @@ from typing import Final
 
 from mitml4.events import ProbeOutcome
 from mitml4.printable import printable
-from mitml4.session.totals import Totals
+from mitml4.session.reporting.totals import Totals
 
 __all__ = ["probe_lines", "summary"]
 

@@ -17,9 +17,9 @@ from mitml4.net import dial
 from mitml4.net.listener import Accepted, Ends, IncomingConnection, Listener
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.tcp import TcpStream
-from mitml4.session.host_services import is_loopback
-from mitml4.session.proxied import ProxyServices
-from mitml4.session.source import SessionControl, SourceStart
+from mitml4.session.flows.proxied import ProxyServices
+from mitml4.session.sources.host_services import is_loopback
+from mitml4.session.sources.source import SessionControl, SourceStart
 from mitml4.sinks.updates import Note
 
 __all__ = ["ProxySource", "listeners_at"]

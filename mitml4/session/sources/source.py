@@ -21,8 +21,8 @@ from mitml4.net.confinement import confine
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.tcp import TcpStream
+from mitml4.session.flows.proxied import ProxyServices
 from mitml4.session.imports import import_all
-from mitml4.session.proxied import ProxyServices
 from mitml4.sinks.updates import Update
 
 __all__ = ["FlowSource", "SessionControl", "SourceStart", "confined"]

@@ -21,8 +21,8 @@ from mitml4.net.stream import Stream
 from mitml4.protocols.expected import Expectations
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Decide, Target, intercept_all
-from mitml4.session.proof import Prover
-from mitml4.session.proxied import ProxyServices
+from mitml4.session.flows.proof import Prover
+from mitml4.session.flows.proxied import ProxyServices
 
 __all__ = ["EditingServices", "Services"]
 

@@ -2,7 +2,7 @@
 
 The system's bundle of roots is replaced, for the command only, by one that has our CAs as well, so
 that most programs need no variable. Variables are set for programs that have their own roots, and
-replaced where the environment names other roots (`session/roots.py`).
+replaced where the environment names other roots (`session/command/roots.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from OpenSSL import crypto
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
-from mitml4.session.roots import Authorities, CommandRoots, Place
+from mitml4.session.command.roots import Authorities, CommandRoots, Place
 from mitml4.tls.java_keystore import write_jks, write_truststore
 from mitml4.tls.trust_store import (
     BUNDLE_FILE,

@@ -20,7 +20,7 @@ from mitml4.layers.report import Report
 from mitml4.net.memory import memory_pair
 from mitml4.net.stream import Stream
 from mitml4.protocols.policy import Blocked, Decide, FlowPolicy, Target
-from mitml4.session.reaching import addresses_of, first_connected, is_forbidden, why_not
+from mitml4.session.flows.reaching import addresses_of, first_connected, is_forbidden, why_not
 
 __all__ = ["Asking", "ProxyServices"]
 

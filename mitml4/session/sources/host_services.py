@@ -20,8 +20,8 @@ from mitml4.net.listener import IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.policy import Decide, without_interception
-from mitml4.session.flow import Flow
-from mitml4.session.services import Services
+from mitml4.session.flows.flow import Flow
+from mitml4.session.flows.services import Services
 
 __all__ = ["HostServices", "is_loopback"]
 

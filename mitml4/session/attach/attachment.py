@@ -13,10 +13,10 @@ from mitml4.net.attach.resolver import NameFiles
 from mitml4.net.attach.target import Target
 from mitml4.net.owner.diag import open_diag
 from mitml4.net.owner.finder import OwnerFinder
+from mitml4.session.attach.containers import find_container
+from mitml4.session.attach.roots import VARIABLES
+from mitml4.session.attach.trust import ContainerTrust
 from mitml4.session.config import Attach
-from mitml4.session.container_roots import VARIABLES
-from mitml4.session.container_trust import ContainerTrust
-from mitml4.session.containers import find_container
 
 __all__ = ["Attachment"]
 

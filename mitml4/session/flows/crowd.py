@@ -23,7 +23,7 @@ import trio
 from mitml4.dataclass import dataclass
 from mitml4.net.listener import IncomingConnection
 from mitml4.process import Process
-from mitml4.session.services import Services
+from mitml4.session.flows.services import Services
 
 __all__ = ["Crowd", "Limits", "QueuedConnection"]
 

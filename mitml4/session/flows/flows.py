@@ -12,10 +12,10 @@ from typing import Final
 import trio
 
 from mitml4.protocols.policy import without_interception
-from mitml4.session.crowd import Crowd, Limits, QueuedConnection
-from mitml4.session.flow import Flow
-from mitml4.session.hub import Hub
-from mitml4.session.services import Services
+from mitml4.session.flows.crowd import Crowd, Limits, QueuedConnection
+from mitml4.session.flows.flow import Flow
+from mitml4.session.flows.services import Services
+from mitml4.session.reporting.hub import Hub
 from mitml4.sinks.updates import BytesMoved, ConnectionRefused, Note
 from mitml4.tasks import first_of
 

@@ -14,11 +14,11 @@ from mitml4.errors import MachineError
 from mitml4.net.attach.reset import reset_open_connections
 from mitml4.net.links import names_of_links
 from mitml4.net.rules.interception import Interception, Preparation, intercepting
-from mitml4.session.attachment import Attachment
-from mitml4.session.policy import Policy
-from mitml4.session.rules_source import Rules
-from mitml4.session.session import Say
-from mitml4.session.source import SessionControl, SourceStart
+from mitml4.session.attach.attachment import Attachment
+from mitml4.session.destinations.policy import Policy
+from mitml4.session.saying import Say
+from mitml4.session.sources.rules import Rules
+from mitml4.session.sources.source import SessionControl, SourceStart
 from mitml4.sinks.updates import Note
 
 __all__ = ["AttachedSource"]

@@ -11,7 +11,7 @@ from typing import Final
 from mitml4.net.attach.programs import Program, ProgramGroup
 from mitml4.net.attach.root import Root
 from mitml4.regex import regex
-from mitml4.session.roots import NAMING_ROOTS
+from mitml4.session.command.roots import NAMING_ROOTS
 
 __all__ = ["BUNDLES", "VARIABLES", "has_own_roots", "places_of_directories", "places_of_files"]
 

@@ -1,0 +1,1 @@
+"""Programs that run already: how they are found, and how they trust the CA."""

@@ -1,0 +1,1 @@
+"""The command of `run`: its start and end, and how it trusts the CA."""

@@ -1,0 +1,1 @@
+"""What is decided by where a connection goes: block, pass through, or use another proxy."""

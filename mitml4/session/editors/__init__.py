@@ -1,0 +1,1 @@
+"""Rules and scripts of a session."""

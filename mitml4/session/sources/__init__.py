@@ -1,0 +1,1 @@
+"""Flow sources: where the connections of a session come from."""
