@@ -1,8 +1,8 @@
 """Where a session's connections come from, and how they go on to their servers.
 
-A session has one or several sources: rules on interfaces (rules_source.py), rules in the network
-namespace of others (attached_source.py), a namespace with one command in it (command_source.py), a
-port where clients find a proxy (proxy_source.py). A source accepts connections and dials for them.
+A session has one or several sources: rules on interfaces (rules.py), rules in the network
+namespace of others (attached.py), a namespace with one command in it (command.py), a
+port where clients find a proxy (proxy.py). A source accepts connections and dials for them.
 What happens in between is the same for all sources.
 """
 
