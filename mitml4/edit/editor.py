@@ -16,8 +16,9 @@ from mitml4.dataclass import dataclass
 from mitml4.edit.messages import Answer, Ending, Message, Request, Response
 from mitml4.edit.replace import Allowance
 from mitml4.model.flow import Flow
+from mitml4.protocols.http.websocket import WebSocket
 
-__all__ = ["Applied", "DataEditor", "EditedFlow", "Editor", "Failed"]
+__all__ = ["Applied", "DataEditor", "EditedFlow", "Editor", "Failed", "carries_frames"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +56,11 @@ class EditedFlow:
     model: Flow
     applied: Callable[[Applied | Failed], None]
     allowance: Allowance = field(default_factory=Allowance)
+
+
+def carries_frames(flow: Flow) -> bool:
+    """Whether the bytes are those of a WebSocket, whose messages are edited outside of it."""
+    return bool(flow.layers) and flow.layers[-1].protocol == WebSocket.name
 
 
 class DataEditor(Protocol):

@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 from mitml4.dataclass import dataclass
-from mitml4.edit.editor import Applied, DataEditor, EditedFlow
+from mitml4.edit.editor import Applied, DataEditor, EditedFlow, carries_frames
 from mitml4.edit.files import Folder, media_type
 from mitml4.edit.headers import Headers
 from mitml4.edit.messages import Answer, Ending, Message, Request, Response, Server, plain_answer
@@ -73,11 +73,10 @@ class Rule:
         """Whether a request that it matches does not go to its own server."""
         return bool(self.to or self.file or self.respond)
 
-    @property
-    def edits_data(self) -> bool:
+    def edits_data(self, flow: model.Flow) -> bool:
         """Whether it says anything of other protocols than HTTP."""
         paces = self.delay_s or self.rate or self.ending
-        return bool(paces or any(self.replaces("data"))) and not self.needs_response
+        return bool(paces or any(self.replaces_data(flow))) and not self.needs_response
 
     def may_match(self, flow: model.Flow, *, is_named: bool) -> bool:
         if self.match is None:
@@ -92,6 +91,9 @@ class Rule:
 
     def replaces(self, *places: Place) -> Iterator[Replace]:
         return (each for each in self.replace if each.where in places)
+
+    def replaces_data(self, flow: model.Flow) -> Iterator[Replace]:
+        return iter(()) if carries_frames(flow) else self.replaces("data")
 
     def applied(self, what: str, stream: int | None, reason: str | None = None) -> Applied:
         text = self.match.text if self.match else None
@@ -120,7 +122,7 @@ class RuleEditor:
 
     def edits_data(self, flow: model.Flow, *, is_named: bool) -> bool:
         return any(
-            rule.edits_data and rule.may_match(flow, is_named=is_named) for rule in self.rules
+            rule.edits_data(flow) and rule.may_match(flow, is_named=is_named) for rule in self.rules
         )
 
     def wants_body(self, flow: EditedFlow, request: Request, response: Response | None) -> bool:
@@ -272,7 +274,7 @@ class RuleEditor:
         return _RuleData(rules, flow) if rules else None
 
     def _data_rules(self, flow: model.Flow) -> list[Rule]:
-        return [rule for rule in self.rules if rule.edits_data and rule.matches(flow, None)]
+        return [rule for rule in self.rules if rule.edits_data(flow) and rule.matches(flow, None)]
 
 
 NO_RULES: Final = RuleEditor(limit=0)
@@ -296,7 +298,7 @@ class _RuleData:
         self._replacers = [
             (rule, StreamReplacer(each.replacement, flow.allowance))
             for rule in rules
-            for each in rule.replaces("data")
+            for each in rule.replaces_data(flow.model)
         ]
         self._said: set[int] = set()
         self.delay_s = sum(rule.delay_s for rule in rules)

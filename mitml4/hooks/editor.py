@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
-from mitml4.edit.editor import Applied, DataEditor, EditedFlow, Failed
+from mitml4.edit.editor import Applied, DataEditor, EditedFlow, Failed, carries_frames
 from mitml4.edit.messages import Answer, Ending, Message, Request, Response
 from mitml4.edit.rules import exchange_of
 from mitml4.errors import UsageError
@@ -134,7 +134,8 @@ class HookEditor(ABC):
         return self.info.answers and self._possible(flow, is_named=is_named)
 
     def edits_data(self, flow: model.Flow, *, is_named: bool) -> bool:
-        return self.info.has("data") and self._possible(flow, is_named=is_named)
+        has = self.info.has("data") and not carries_frames(flow)
+        return has and self._possible(flow, is_named=is_named)
 
     def wants_body(self, flow: EditedFlow, request: Request, response: Response | None) -> bool:
         if not self.info.bodies or not self.info.has("response" if response else "request"):
@@ -219,7 +220,7 @@ class HookEditor(ABC):
         return None
 
     def data(self, flow: EditedFlow, direction: Literal["up", "down"]) -> DataEditor | None:
-        if not self.info.has("data"):
+        if not self.info.has("data") or carries_frames(flow.model):
             return None
         match = self.info.match
         if match and not match.root.value(Subject(flow.model, is_final=True)):

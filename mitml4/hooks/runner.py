@@ -22,9 +22,10 @@ import trio
 
 from mitml4.address import Address
 from mitml4.edit.headers import Field, Headers
+from mitml4.hooks.channel import Channel
 from mitml4.hooks.flows import Flow, Layer
 from mitml4.hooks.messages import Message, Request, Response
-from mitml4.hooks.wire import HOOKS, LENGTHS, Contents, Frame, lengths
+from mitml4.hooks.wire import HOOKS, Contents, Frame
 from mitml4.net.processes import die_with_parent
 
 __all__ = ["ScriptHooks", "describe", "main"]
@@ -104,38 +105,16 @@ class _Process:
         self._hooks = hooks
         self._path = path
         self._timeout_s = timeout_s
-        self._lock = trio.Lock()
-        self._stream: trio.SocketStream
 
     async def serve(self, sock: socket.socket) -> None:
-        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
+        channel = Channel(sock)
         async with trio.open_nursery() as nursery:
-            while frame := await self._receive():
-                nursery.start_soon(self._answer, frame)
+            while frame := await _read(channel):
+                nursery.start_soon(self._answer, channel, frame)
                 await trio.lowlevel.checkpoint()  # it begins before later ones are read
             nursery.cancel_scope.deadline = trio.current_time() + _LAST_S
 
-    async def _receive(self) -> Frame | None:
-        head = await self._exactly(LENGTHS.size)
-        if not head:
-            return None
-        sizes = lengths(head, _NO_BOUND)
-        data = [await self._exactly(size) for size in sizes]
-        return Frame.decode(*data)
-
-    async def _exactly(self, size: int) -> bytes:
-        data = bytearray()
-        while len(data) < size:
-            try:
-                piece = await self._stream.receive_some(min(size - len(data), 1 << 20))
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                return b""
-            if not piece:
-                return b""
-            data += piece
-        return bytes(data)
-
-    async def _answer(self, frame: Frame) -> None:
+    async def _answer(self, channel: Channel, frame: Frame) -> None:
         number = frame.head["id"]
         answer = Frame({"id": number})
         try:
@@ -149,15 +128,22 @@ class _Process:
             said = _brief(error, self._path)
             answer = Frame({"id": number, "kind": "exception", "reason": said})
         try:
-            data = answer.encode()
-        except (RecursionError, TypeError, ValueError) as error:
-            said = _brief(error, self._path)
-            data = Frame({"id": number, "kind": "exception", "reason": said}).encode()
-        try:
-            async with self._lock:
-                await self._stream.send_all(data)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            try:
+                channel.send(answer)
+            except (RecursionError, TypeError, ValueError) as error:
+                said = _brief(error, self._path)
+                channel.send(Frame({"id": number, "kind": "exception", "reason": said}))
+            if channel.has_unsent:
+                await channel.flush()
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             os._exit(0)  # the session has ended
+
+
+async def _read(channel: Channel) -> Frame | None:
+    try:
+        return await channel.read(_NO_BOUND)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        return None
 
 
 class ScriptHooks:

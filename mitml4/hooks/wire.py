@@ -19,6 +19,7 @@ HOOKS: Final = ("request", "response", "message", "data", "open", "layer", "clos
 """The functions that a script may have."""
 LENGTHS: Final = struct.Struct("!II")
 MAX_HEAD: Final = 4 << 20
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class Contents:
@@ -56,7 +57,7 @@ class Frame:
     body: bytes = b""
 
     def encode(self) -> bytes:
-        head = json.dumps(self.head, separators=(",", ":")).encode("utf-8", "surrogatepass")
+        head = _JSON.encode(self.head).encode("utf-8", "surrogatepass")
         return LENGTHS.pack(len(head), len(self.body)) + head + self.body
 
     @classmethod

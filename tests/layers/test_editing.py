@@ -561,10 +561,19 @@ def test_a_rule_ends_another_protocol(flow_lab: FlowLab, key: str) -> None:
     assert out.met["client"] == {"reset": "reset"}.get(key, "all")
 
 
-def test_messages_of_a_websocket_are_replaced(flow_lab: FlowLab) -> None:
-    ask = b"GET /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
-    accept = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
-    editor = rules('[[rule]]\nreplace = { in = "message", regex = "secret", with = "public!" }')
+WEBSOCKET = (
+    b"GET /a HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n",
+)
+
+
+def test_messages_of_a_websocket_are_replaced_and_its_frames_only_paced(flow_lab: FlowLab) -> None:
+    ask, accept = WEBSOCKET
+    editor = rules(
+        '[[rule]]\ndelay = "1s"\n'
+        'replace = [{ in = "message", regex = "secret", with = "public!" }, '
+        '{ in = "data", regex = "public!", with = "a frame is not data" }]'
+    )
     ping, secret, public = b"\x89\x00", b"\x81\x06secret", b"\x81\x07public!"
     fragments = b"\x01\x02se" + ping + b"\x80\x04cret"
     client = says(
@@ -576,6 +585,8 @@ def test_messages_of_a_websocket_are_replaced(flow_lab: FlowLab) -> None:
     out = run(flow_lab, editor, client, server)
     assert met_all(out), out.met
     assert out.stack == ("http/1", "websocket")
+    said = [event.what for event in out.events if isinstance(event, RuleApplied)]
+    assert said.count("delay") == 3, said  # the request, and both directions
 
 
 @pytest.mark.parametrize("is_truncated", [False, True], ids=["close_notify", "FIN alone"])

@@ -12,7 +12,16 @@ from mitml4.hooks.editor import HookEditor, Info
 from mitml4.hooks.runner import ScriptHooks, describe
 from mitml4.hooks.wire import Contents, Frame
 from tests.layers.conftest import EDIT_LIMIT, FlowLab, Outcomes, Script
-from tests.layers.test_editing import AS_IT_CAME, GET, OK, conversation, met_all, says, unchanged
+from tests.layers.test_editing import (
+    AS_IT_CAME,
+    GET,
+    OK,
+    WEBSOCKET,
+    conversation,
+    met_all,
+    says,
+    unchanged,
+)
 
 IDENTITY = """
 def request(flow, request):
@@ -138,6 +147,21 @@ def data(flow, direction, data):
     out = run(flow_lab, text, client, server)
     assert met_all(out), out.met
     assert applied(out) == ["changed data"]
+
+
+def test_frames_of_a_websocket_are_no_data(flow_lab: FlowLab) -> None:
+    text = """
+def message(flow, message):
+    message.text = message.text.upper()
+def data(flow, direction, data):
+    1 / 0
+"""
+    ask, accept = WEBSOCKET
+    client = says(("send", ask), ("expect", accept + b"\x81\x01A"), ("send", b"\x88\x00"))
+    server = says(("expect", ask), ("send", accept + b"\x81\x01a"), ("expect", b"\x88\x00"))
+    out = run(flow_lab, text, client, server)
+    assert met_all(out), out.met
+    assert applied(out) == ["changed content"]
 
 
 def test_what_cannot_match_takes_its_usual_way(flow_lab: FlowLab) -> None:

@@ -40,7 +40,6 @@ SUITES: Final = {
             *("time-machine", "trustme", "zlib_ng"),
         ),
         options=("-o", "addopts=", "-p", "no:warnings", "--ignore=tests/autobahn"),
-        tests=("tests/test_client_ws_functional.py", "tests/test_web_websocket_functional.py"),
     ),
     "aioftp": Suite(
         requirement="aioftp==0.25.2",
@@ -226,11 +225,8 @@ SUITES: Final = {
             *("h2", "httpx", "hypercorn", "pysocks", "pytest-socket", "quart", "quart-trio"),
             *("trio", "trustme", "tornado", "zstandard", "brotli", "idna", "pyopenssl"),
         ),
-        options=("-o", "addopts=", "-p", "no:warnings", "--timeout=8"),
-        tests=(
-            "test/with_dummyserver/test_chunked_transfer.py",
-            "test/with_dummyserver/test_connectionpool.py",
-        ),
+        options=("-o", "addopts=", "-p", "no:warnings"),
+        tests=("test",),
     ),
     "uvicorn": Suite(
         requirement="uvicorn[standard]==0.35.0",

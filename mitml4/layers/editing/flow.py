@@ -87,8 +87,8 @@ class FlowEditing:
         self.protocols[depth] = protocol
 
     def found(self, context: LayerContext) -> tuple[str, ...]:
-        """What was found at this depth; nothing as long as it is not known."""
-        protocol = self.protocols.get(context.depth)
+        """What was found at this depth, or is expected; nothing as long as it is not known."""
+        protocol = self.protocols.get(context.depth) or context.expected
         return (protocol,) if protocol else ()
 
     def refuses(self, context: LayerContext, headers: Sequence[tuple[bytes, bytes]]) -> str | None:
@@ -104,7 +104,7 @@ class FlowEditing:
 
     def edits_data(self, context: LayerContext) -> bool:
         """Whether the bytes of protocols other than HTTP may be changed here."""
-        self.known(context)
+        self.known(context, *self.found(context))
         return self.editor().edits_data(self.flow, is_named=bool(self.sni))
 
     def may_match(self, context: LayerContext) -> bool:

@@ -101,7 +101,7 @@ class Script(HookEditor):
         except BaseException:
             self._control.close()
             if self._runner:
-                self._runner.channel.close()
+                self._runner.socket.close()
                 os.close(self._runner.prints)
             raise
 
@@ -111,10 +111,10 @@ class Script(HookEditor):
         try:
             self._control.send(b"start")
             self._runner = runner = self._started(*socket.recv_fds(self._control, MAX_COMMAND, 2))
-            runner.channel.settimeout(_START_S)
-            head = receive(runner.channel, LENGTHS.size)
+            runner.socket.settimeout(_START_S)
+            head = receive(runner.socket, LENGTHS.size)
             one, other = lengths(head, 0)
-            frame = Frame.decode(receive(runner.channel, one), receive(runner.channel, other))
+            frame = Frame.decode(receive(runner.socket, one), receive(runner.socket, other))
             info = Info.of(frame.head)
         except TimeoutError:
             raise self._unusable("it takes too long to load") from None
@@ -126,7 +126,7 @@ class Script(HookEditor):
             ) from None
         except ValueError as error:
             raise self._unusable(f"nonsense: {error}") from None
-        runner.channel.setblocking(False)
+        runner.socket.setblocking(False)
         self._control.setblocking(False)
         runner.info = info
         return info
@@ -170,9 +170,9 @@ class Script(HookEditor):
         with trio.move_on_after(_END_S):
             while self._waiting and self._runner:
                 await self._change.wait()
-            if self._runner and self._runner.stream:
+            if self._runner:
                 with suppress(OSError):
-                    self._runner.channel.shutdown(socket.SHUT_WR)
+                    self._runner.socket.shutdown(socket.SHUT_WR)
                 while self._runner:
                     await self._change.wait()
             while self._open_prints:
@@ -227,15 +227,14 @@ class Script(HookEditor):
 
     async def _serve(self, runner: Runner) -> None:
         """Serve a process to its end."""
-        runner.channel.setblocking(False)
-        runner.start()
+        frames = runner.frames
         self._nursery.start_soon(self._print, runner.prints)
         reason = "its process has ended"
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(unless_broken, runner.write)
+                nursery.start_soon(unless_broken, frames.write)
                 with trio.move_on_after(math.inf if runner.info else _START_S) as loading:
-                    while frame := await runner.read(_MAX_TOLD * self.limit + (1 << 20)):
+                    while frame := await frames.read(_MAX_TOLD * self.limit + (1 << 20)):
                         if runner.info is None:
                             if not self._loaded(runner, frame):
                                 break
@@ -250,7 +249,7 @@ class Script(HookEditor):
         except* (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             pass
         finally:
-            runner.channel.close()
+            runner.socket.close()
         self._end(runner, reason)
 
     def _loaded(self, runner: Runner, frame: Frame) -> bool:
@@ -330,8 +329,14 @@ class Script(HookEditor):
 
     async def ask(self, head: dict[str, Any], contents: Contents) -> Frame:
         """Raises HookError."""
-        async with self._permits:
+        try:
+            self._permits.acquire_nowait()
+        except trio.WouldBlock:
+            await self._permits.acquire()
+        try:
             return await self._ask(head, contents)
+        finally:
+            self._permits.release()
 
     async def _ask(self, head: dict[str, Any], contents: Contents) -> Frame:
         deadline = trio.current_time() + self._timeout_s + _GRACE_S
@@ -339,8 +344,9 @@ class Script(HookEditor):
         call, number = Call(), self._number(runner)
         runner.calls[number] = call
         try:
+            with suppress(OSError):  # the process has ended, which `_serve` finds
+                runner.frames.send(Frame({"id": number, **head}, contents.body))
             with trio.CancelScope(deadline=deadline):
-                await runner.outgoing.send(Frame({"id": number, **head}, contents.body).encode())
                 await call.done.wait()
             if not call.done.is_set():
                 late = "another of its hooks did not end in time"
@@ -376,6 +382,8 @@ class Script(HookEditor):
 
     async def _ready(self, deadline: float) -> Runner:
         """The process. Raises HookError."""
+        if self._runner:
+            return self._runner
         with trio.CancelScope(deadline=deadline):
             while self._runner is None and not self._is_broken and not self._is_closing:
                 await self._change.wait()

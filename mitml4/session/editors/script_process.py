@@ -10,8 +10,9 @@ from typing import Any, Final
 import trio
 
 from mitml4.dataclass import dataclass
+from mitml4.hooks.channel import Channel
 from mitml4.hooks.editor import HookError, Info
-from mitml4.hooks.wire import LENGTHS, Frame, lengths
+from mitml4.hooks.wire import Frame
 
 __all__ = ["MAX_ASKED", "Call", "Runner", "receive", "take_answer", "unless_broken"]
 
@@ -35,9 +36,9 @@ class Call:
 class Runner:
     """A process of the script."""
 
-    def __init__(self, number: int, channel: socket.socket, prints: int) -> None:
+    def __init__(self, number: int, sock: socket.socket, prints: int) -> None:
         self.number = number
-        self.channel = channel
+        self.socket = sock
         self.prints = prints
         self.born = trio.current_time()
         self.info: Info | None = None
@@ -46,36 +47,7 @@ class Runner:
         self.count = 0
         self.is_lost = False
         """Whether it is killed, or has ended."""
-        self.outgoing, self.queued = trio.open_memory_channel[bytes](MAX_ASKED)
-        self.stream: trio.SocketStream | None = None
-
-    def start(self) -> None:
-        """Call it once trio may wait for the socket."""
-        self.stream = trio.SocketStream(trio.socket.from_stdlib_socket(self.channel))
-
-    async def write(self) -> None:
-        assert self.stream
-        async for data in self.queued:
-            await self.stream.send_all(data)
-
-    async def read(self, max_body: int) -> Frame | None:
-        """The next frame. Raises ValueError."""
-        head = await self._exactly(LENGTHS.size)
-        if head is None:
-            return None
-        one, other = lengths(head, max_body)
-        first, second = await self._exactly(one), await self._exactly(other)
-        return None if first is None or second is None else Frame.decode(first, second)
-
-    async def _exactly(self, size: int) -> bytes | None:
-        assert self.stream
-        data = bytearray()
-        while len(data) < size:
-            piece = await self.stream.receive_some(min(size - len(data), 1 << 20))
-            if not piece:
-                return None
-            data += piece
-        return bytes(data)
+        self.frames = Channel(sock)
 
     def lose(self, failure: HookError) -> None:
         self.is_lost = True
