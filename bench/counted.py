@@ -22,7 +22,7 @@ def main() -> None:
             runpy.run_module(module, run_name="__main__")
         finally:
             profile.create_stats()
-            marshal.dump(profile.stats, file)  # type: ignore[attr-defined]
+            marshal.dump(profile.stats, file)
 
 
 if __name__ == "__main__":

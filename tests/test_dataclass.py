@@ -92,7 +92,7 @@ def test_a_class_behaves_as_one_of_the_standard_library(
 ) -> None:
     def made(decorator: Callable[..., Any]) -> type[Any]:
         namespace = {k: v for k, v in vars(body).items() if k not in ("__dict__", "__weakref__")}
-        return decorator(**options)(type(body.__name__, (), dict(namespace)))  # type: ignore[no-any-return]
+        return decorator(**options)(type(body.__name__, (), dict(namespace)))
 
     assert _behaviour(made(dataclass)) == _behaviour(made(dataclasses.dataclass))
 

@@ -200,7 +200,9 @@ def test_a_field_may_be_added_later(validator) -> None:
 def test_texts_and_lists_of_an_event_are_bounded_and_say_so(validator) -> None:
     certificate = replace(CERTIFICATE, san=tuple(f"n{n}.example" for n in range(10_000)))
     pairs = tuple((f"x-{n}", "1") for n in range(1000))
-    samples = {getattr(event, "protocol", type_of(event)): event for event in SAMPLES}
+    samples: dict[str, Any] = {
+        getattr(event, "protocol", type_of(event)): event for event in SAMPLES
+    }
     request = replace(samples["http.request"].content, url="u" * 60_000, headers=pairs)
     long_tls = TlsDetails(sni="n" * 60_000, certificate=certificate)
     cases = [
@@ -363,7 +365,7 @@ def plain(value: Any) -> Any:
 @settings(max_examples=200, phases=[Phase.generate])
 @given(st.data())
 def test_a_line_is_what_json_makes_of_its_fields(data: st.DataObject) -> None:
-    cls = data.draw(st.sampled_from([*EVENTS, *EVENT_TYPES]))
+    cls: Any = data.draw(st.sampled_from([*EVENTS, *EVENT_TYPES]))
     content = event = data.draw(instances(cls))
     where = {}
     if not isinstance(event, Event):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,7 +106,8 @@ def test_every_page_has_examples(tool) -> None:
 def test_the_references_have_every_event_and_every_field() -> None:
     schema = (ROOT / "docs/events.schema.json").read_text()
     page = (ROOT / "docs/events.md").read_text()
-    for event in (*EVENTS, *EVENT_TYPES):
+    types: list[Any] = [*EVENTS, *EVENT_TYPES]
+    for event in types:
         assert f'"{event.type}"' in schema
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{event.type}` |")]
         assert all(f"`{item.name}`" in row for item in fields(event) if item.name != "time")

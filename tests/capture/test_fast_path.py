@@ -79,7 +79,7 @@ def told(reports: Iterable[Report]) -> list[object]:
     said: list[object] = []
     for report in reports:
         flow = report.flow
-        said.append((type(report), flow.number, replace(report, flow=None)))  # type: ignore[arg-type]
+        said.append((type(report), flow.number, replace(report, flow=None)))
         if isinstance(report, Closed):
             said.append((flow.bytes_up, flow.bytes_down, flow.opened_s, flow.last_s))
     return said

@@ -93,7 +93,7 @@ class Recorder:
 class Table:
     """A reassembler and every listener it asked for."""
 
-    limits: dict[str, int] = field(default_factory=dict)
+    limits: dict[str, Any] = field(default_factory=dict)
     keeps: bool = False
     heard: list[Recorder] = field(default_factory=list)
 

@@ -46,7 +46,7 @@ class Trace:
         )
 
 
-def _trace(said: dict) -> Trace:  # type: ignore[type-arg]
+def _trace(said: dict) -> Trace:
     def single(name: str) -> bytes:
         return bytes.fromhex(said.get(name, ""))
 

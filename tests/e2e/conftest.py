@@ -142,7 +142,7 @@ class Machine:
     namespace: NetNamespace
 
     def run(self, *argv: str, **options: Any) -> Outcome:
-        result = self.namespace.run(
+        result: Any = self.namespace.run(
             *argv, check=False, text=False, timeout=3 * TIMEOUT_S, **options
         )
         return Outcome(result.returncode, result.stdout, result.stderr.decode(errors="replace"))

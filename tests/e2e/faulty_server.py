@@ -92,6 +92,11 @@ def usage(**bits: bool) -> x509.KeyUsage:
 SIGNS = usage(key_cert_sign=True, crl_sign=True)
 
 
+def private(key: crypto.PKey) -> Any:
+    """As `cryptography` has it."""
+    return key.to_cryptography_key()
+
+
 @cache
 def key(kind: str) -> crypto.PKey:
     """`rsa:BITS`, a curve's name, `ed25519`; each once."""
@@ -291,7 +296,7 @@ def issuer_in_other_letters(server: Server) -> None:
 @fault
 def compressed_key(server: Server) -> None:
     """A point of the curve in its short form (RFC 5480 §2.2)."""
-    pem = server.leaf.key.to_cryptography_key().private_bytes(
+    pem = private(server.leaf.key).private_bytes(
         Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()
     )
     argv = ["openssl", "ec", "-conv_form", "compressed"]
@@ -550,7 +555,7 @@ def with_extensions(certificate: Certificate, issuer_key: crypto.PKey) -> x509.C
         .not_valid_before(NOW)
         .not_valid_after(NOW)
     )
-    own, issuers = certificate.key.to_cryptography_key(), issuer_key.to_cryptography_key()
+    own, issuers = private(certificate.key), private(issuer_key)
     identifiers: list[tuple[x509.ExtensionType, bool]] = [
         (x509.SubjectKeyIdentifier.from_public_key(own.public_key()), False)
     ]
@@ -590,7 +595,7 @@ def respond(leaf: crypto.X509, issuer: crypto.X509, server: Server) -> bytes:
         signer = server.leaf.key
     else:
         signer = key("SECP256R1/root") if server.is_of_root else server.intermediate.key
-    signed = builder.sign(signer.to_cryptography_key(), hashes.SHA256())
+    signed = builder.sign(private(signer), hashes.SHA256())
     response = signed.public_bytes(Encoding.DER)
     return response.replace(signed.signature[-8:], bytes(8)) if "forged" in told else response
 
@@ -686,7 +691,8 @@ def main(directory: Path, address: str, combinations: list[str]) -> None:
     with ThreadPoolExecutor(32) as workers:
         while True:
             for ready, _ in listening.select():
-                sock, _ = ready.fileobj.accept()
+                from_client: Any = ready.fileobj
+                sock, _ = from_client.accept()
                 workers.submit(answer, sock, ready.data)
 
 

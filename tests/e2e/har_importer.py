@@ -56,7 +56,7 @@ class Importer:
         how = {"expression": expression, "awaitPromise": True, "returnByValue": True}
         call = {"id": number, "method": "Runtime.evaluate", "params": how}
         self._page.send(json.dumps(call))
-        answer = {"id": 0}
+        answer: dict[str, Any] = {"id": 0}
         while answer.get("id") != number:
             answer = json.loads(self._page.recv(timeout=_S))
         assert "exceptionDetails" not in answer["result"], answer

@@ -12,7 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 ROUND = [b"", b"\0\1\2 a message", b"compress me " * 500, bytes(range(256)) * 300]
 """What a gRPC client sends, each answered with the same backwards."""
-SAID = ["hello", "grüße " * 200, b"\0\1\2\xff" * 50, "hello", "x" * 100_000, "still right"]
+SAID: list[str | bytes] = [
+    "hello",
+    "grüße " * 200,
+    b"\0\1\2\xff" * 50,
+    "hello",
+    "x" * 100_000,
+    "still right",
+]
 """What a WebSocket client sends, each answered with the same."""
 
 

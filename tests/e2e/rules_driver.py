@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import sys
 from ipaddress import ip_network
 from typing import Any
@@ -52,7 +53,7 @@ async def flow(connection: IncomingConnection, interception: Interception, scope
         interface=connection.interface,
     )
 
-    def name_source(sock: trio.socket.SocketType) -> None:
+    def name_source(sock: socket.socket) -> None:
         interception.channel.name_source(sock, connection.destination, connection.source)
 
     try:
@@ -72,7 +73,7 @@ async def flow(connection: IncomingConnection, interception: Interception, scope
         return
     try:
         outgoing = trio.SocketStream(trio.socket.from_stdlib_socket(server))
-        accepted = await connection.accept()
+        accepted: Any = await connection.accept()
         client_side = trio.SocketStream(trio.socket.from_stdlib_socket(accepted.socket))
         async with client_side, outgoing, trio.open_nursery() as nursery:
             nursery.start_soon(relay, client_side, outgoing)

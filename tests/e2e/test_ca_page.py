@@ -85,7 +85,7 @@ def test_a_blocked_page_is_blocked(intercept, client) -> None:
 def test_chromium_shows_the_page_and_breaks_no_policy(intercept, client, tmp_path) -> None:
     intercept()
     shot = tmp_path / "page.png"
-    options = ("--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/chrome")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}/chrome"]
     options += ("--enable-logging=stderr", "--virtual-time-budget=5000", "--window-size=390,844")
     seen = client.run("chromium", *options, "--dump-dom", PAGE)
     assert "mitml4-ca.mobileconfig" in seen.text, seen.err

@@ -81,9 +81,9 @@ def test_a_client_without_one_is_opened_from_its_second_connection_on(
         assert (outcome.text, seen) == ("NONE", actions)
     other_kind = ["--tls13-ciphers", "TLS_AES_128_GCM_SHA256", "--ciphers", "ECDHE+AESGCM"]
     assert visit(port, *other_kind, *own)[0].text == "SUCCESS"  # of another client: asked anew
-    for expected in (("NONE", OPENED), ("SUCCESS", PASSED), ("SUCCESS", PASSED)):
+    for text, actions in (("NONE", OPENED), ("SUCCESS", PASSED), ("SUCCESS", PASSED)):
         outcome, seen = visit(port, *own)  # which looks the same, and shows its certificate
-        assert (outcome.text, seen) == expected
+        assert (outcome.text, seen) == (text, actions)
 
 
 @pytest.mark.parametrize("version", ["-tls1_2", "-tls1_3"])

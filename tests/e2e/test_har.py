@@ -155,7 +155,7 @@ def test_bodies_forms_cookies_and_times(intercept, curl, browser, tmp_path):
     upload.write_bytes(b"\0\xff")
     for version in ("--http1.1", "--http2"):
         form = ("-o", "/dev/null", "-b", "c=d; e=f", root + "form?q=1&q=a%20b")
-        options = (version, "--cacert", str(session.ca))
+        options = [version, "--cacert", str(session.ca)]
         options += ("--resolve", f"www.example:{TLS_PORT}:{V4}")
         curl(
             session,

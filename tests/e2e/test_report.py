@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from html import unescape
 from pathlib import Path
 
@@ -16,7 +17,7 @@ SLOW_S = 60
 
 
 @pytest.fixture
-def trap() -> socket.socket:
+def trap() -> Iterator[socket.socket]:
     """A listener to which markup of a hostile name would connect."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)

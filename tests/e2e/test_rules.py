@@ -161,6 +161,7 @@ class Session:
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         self.events: list[dict[str, Any]] = []
+        self.start: dict[str, Any] = {}
         self.unread = b""
 
     def event(self, *kinds: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from mitml4.capture.converse import Depth
 from mitml4.engine.engine import Engine
 from mitml4.engine.replay import Record, Replay, Step
 from mitml4.engine.rules import HOLD_S, Rules
-from mitml4.events import Event, LayerEvent
+from mitml4.events import LayerEvent
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
@@ -63,7 +63,7 @@ class Seen(Record):
 
     kept_bytes = 0
 
-    def layer(self, *told: object, opened: bool = False) -> None:  # type: ignore[override]
+    def layer(self, *told: object, opened: bool = False) -> None:
         super().layer(*told)  # type: ignore[arg-type]
 
 
@@ -88,7 +88,7 @@ async def live(
 ) -> tuple[list[FlowData], dict[Direction, bytes]]:
     client, near = memory_pair(1 << 20)
     far, server = memory_pair(1 << 20)
-    events: list[Event] = []
+    events: list[object] = []
     bridge = Bridge.between(
         near, far, relay=Relay(), report=Report(1, events.append), policy=FlowPolicy()
     )

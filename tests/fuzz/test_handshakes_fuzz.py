@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from mitml4.crypto.records import NotAuthentic
 from mitml4.protocols.tls.alerts import TlsError
-from mitml4.protocols.tls.hello import Extension
+from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension
 from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.client_leg import ClientLeg
 from mitml4.tls.bridge.errors import CannotBridge
@@ -31,7 +31,6 @@ from mitml4.tls.bridge.wire import message, vector
 from tests.tls.bridge.peers import shown
 from tests.tls.bridge.scripted import (
     P256,
-    RETRY_RANDOM,
     TLS_1_2,
     Change,
     Client12,

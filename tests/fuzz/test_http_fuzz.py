@@ -9,7 +9,7 @@ import math
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import given, settings
@@ -137,7 +137,7 @@ def drive(begin: Begin, script: Script, size: int | None = None) -> Driver:
 def told(driver: Driver) -> list[object]:
     """The events. Where the flow has broken, how much of an exchange came before the break depends
     on the pieces: one side's bytes break it between two pieces of the other's."""
-    events = [event for _, event in driver.record.protocol_events]
+    events: list[Any] = [event for _, event in driver.record.protocol_events]
     if not driver.broken:
         return events
     return [

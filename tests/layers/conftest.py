@@ -6,6 +6,7 @@ import errno
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import trio
@@ -18,7 +19,7 @@ from mitml4.edit.editor import Editor
 from mitml4.edit.editors import Editors
 from mitml4.edit.memory import EditMemory
 from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved, PlaintextReset
-from mitml4.events import Event, FlowClose, FlowError, FlowLayer, LayerEvent
+from mitml4.events import FlowClose, FlowError, FlowLayer, LayerEvent
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
@@ -142,6 +143,7 @@ class Arrived:
     client: Address = CLIENT
     destination: Address = SERVER
     interface: str = "mem"
+    local_ends: None = None
 
     @property
     def source(self) -> Address:
@@ -182,7 +184,7 @@ class Steps(trio.abc.Instrument):
 class Outcomes:
     """What is left of a flow."""
 
-    events: list[Event] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
     near_ends: list[MemoryStream] = field(default_factory=list)
     """Those that the flow has been given."""
     far_ends: list[MemoryStream] = field(default_factory=list)

@@ -94,7 +94,7 @@ class SocksHttp(Http):
 
 
 class TlsHttp(Http):
-    stack = ("tls", "http/1")
+    stack: tuple[str, ...] = ("tls", "http/1")
 
     async def open_client(self, end) -> None:
         await end.start_tls()

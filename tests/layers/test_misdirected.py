@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import h2.config
 import h2.connection
@@ -77,7 +78,7 @@ class Peer:
                 await self.speak(end, lambda: window(stream) > 0)
         self.connection.end_stream(stream)
 
-    def of(self, kind: type[h2.events.Event]) -> list[h2.events.Event]:
+    def of(self, kind: type[h2.events.Event]) -> list[Any]:
         return [event for event in self.events if isinstance(event, kind)]
 
     def content(self, stream: int) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from unittest.mock import create_autospec
 
 from mitml4.address import Address
-from mitml4.events import ClientProbe, Event, FlowOpen, LayerEvent
+from mitml4.events import ClientProbe, FlowOpen, LayerEvent
 from mitml4.layers.report import Report
 from mitml4.net.listener import IncomingConnection
 from mitml4.process import Process
@@ -14,7 +14,7 @@ from mitml4.tls.probe import Case
 
 
 def test_an_event_that_nobody_wants_is_not_published() -> None:
-    told: list[Event] = []
+    told: list[object] = []
     report = Report(1, told.append, lambda kind: kind is HttpRequest)
     asked = HttpRequest(stream=1, method="GET", url="/", version="1.1")
     report.protocol_event(0, asked)
@@ -24,7 +24,7 @@ def test_an_event_that_nobody_wants_is_not_published() -> None:
 
 
 def test_a_probe_says_which_process_was_probed_as_the_flow_does() -> None:
-    told: list[Event] = []
+    told: list[object] = []
     process = Process(pid=7, uid=0, name="curl", command=("curl",), cgroup="/")
     report = Report(1, told.append)
     here = Address("127.0.0.1", 1)

@@ -130,7 +130,7 @@ def leaf() -> Leaf:
     return trio.run(make)
 
 
-@pytest.fixture(params=PAIRS.values(), ids=PAIRS)
+@pytest.fixture(params=list(PAIRS.values()), ids=list(PAIRS))
 async def ends(request, leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
     with trio.fail_after(20):
         async with request.param(leaf) as pair:

@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from mitml4.events import FlowLayer
+from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tls.context import Contexts, Outcome
 from mitml4.tls.keys import KeyType
 from mitml4.tls.offer import prepare
@@ -79,4 +80,5 @@ def test_what_the_client_has_said_is_repeated(flow_lab, said, is_repeated: bool)
     assert heard == once + once * is_repeated
     (tls,) = (each for each in out.events if isinstance(each, FlowLayer) and each.depth == 1)
     assert tls.action == "intercepted"
+    assert isinstance(tls.details, TlsDetails)
     assert tls.details.cipher == "ECDHE-ECDSA-AES128-SHA"

@@ -14,6 +14,7 @@ import trio.testing
 
 from mitml4.engine import interpreter
 from mitml4.engine.budget import Budget
+from mitml4.engine.side import WINDOW
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.lane import Lane
@@ -84,7 +85,7 @@ class Ends:
 def bridged(relay: Relay | None = None) -> Iterator[Ends]:
     """A bridge between two connections, with the far ends of both."""
     (client, near), (far, server) = tcp_pair(), tcp_pair()
-    ends = Ends(client, server, None)  # type: ignore[arg-type]
+    ends = Ends(client, server, None)
 
     def publish(_event: object) -> None:
         ends.events += 1
@@ -136,7 +137,7 @@ async def test_a_conversation_that_is_shown_much_is_shown_it_in_turns(
     assert got == b"x" * 40_000 + b"."
     assert sum(conversation.fed) >= len(got)
     assert turns >= len(conversation.fed)
-    assert max(conversation.fed) <= (interpreter.WINDOW if directive is PEEK else 16384)
+    assert max(conversation.fed) <= (WINDOW if directive is PEEK else 16384)
 
 
 async def test_the_messages_of_a_turn_are_sent_before_those_of_the_next_are_read(
@@ -158,7 +159,7 @@ async def test_the_messages_of_a_turn_are_sent_before_those_of_the_next_are_read
         ends.server.shutdown(socket.SHUT_WR)
         with trio.fail_after(5):
             await Follower(ends.bridge, CONTEXT).follow(Watched(up=PEEK), "client")
-    assert len(unsent) >= 40_000 // interpreter.WINDOW
+    assert len(unsent) >= 40_000 // WINDOW
     assert set(unsent) == {0}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 from types import SimpleNamespace
+from typing import Any
 
 from mitml4.session.command import browsers
 from mitml4.session.command.browsers import BrowserTrust
@@ -46,7 +47,7 @@ def test_the_users_browser_databases_are_shown_too_and_none_is_made(tmp_path, mo
     monkeypatch.setattr(browsers, "_APPLICATIONS", ())
     monkeypatch.setattr(browsers, "_SYSTEM_POLICIES", f"{tmp_path}/etc/*/policies")
     covered = []
-    namespace = SimpleNamespace(
+    namespace: Any = SimpleNamespace(
         cover=lambda file, _source, **_: covered.append(file),
         mount_files=lambda *_: None,
         extend=lambda *_: None,

@@ -46,7 +46,7 @@ async def test_whoever_asks_is_told_what_it_connects_from_before_it_does(
 ) -> None:
     told = []
 
-    def bound(sock: trio.socket.SocketType) -> None:
+    def bound(sock: socket.socket) -> None:
         told.append(sock.getsockname())
         with pytest.raises(OSError, match="not connected"):
             sock.getpeername()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -12,7 +13,6 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from mitml4.net import resets
 from mitml4.net.resets import ENDED, READABLE, Watched
 
 
@@ -93,7 +93,7 @@ async def test_without_a_descriptor_nobody_is_told_and_nothing_fails(pair, monke
 
     ours, theirs = pair
     with monkeypatch.context() as patch:
-        patch.setattr(resets.select, "epoll", Exhausted)
+        patch.setattr(select, "epoll", Exhausted)
         with until_reset(ours.fileno()) as scope:
             reset(theirs)
             await wait_all_tasks_blocked(0.05)

@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent
 from mitml4.model.flow import Body, Data, Exchange, Flow, Layer, Message, Problem, Request, Response
+from mitml4.payload.text import PayloadText
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.flow_data import FlowData
@@ -142,7 +143,7 @@ def opened(number: int) -> FlowOpen:
 
 
 def data(number: int, size: int) -> LayerEvent:
-    content = FlowData(direction=Direction.UP, offset=0, text="x" * size)
+    content = FlowData(direction=Direction.UP, offset=0, text=PayloadText("x" * size))
     return LayerEvent(flow=number, depth=0, content=content)
 
 
@@ -187,7 +188,7 @@ def test_of_a_long_flow_what_it_is_and_what_was_said_last_is_kept(monkeypatch: A
     kept.add(opened(1))
     kept.add(FlowLayer(flow=1, depth=0, protocol="redis", speaker="client", action="relayed"))
     for offset in range(1000):
-        content = FlowData(direction=Direction.UP, offset=offset, text="x" * 500)
+        content = FlowData(direction=Direction.UP, offset=offset, text=PayloadText("x" * 500))
         kept.add(LayerEvent(flow=1, depth=0, content=content))
         built = reader.flow(1)
         assert built
@@ -229,8 +230,10 @@ def test_the_certificate_of_a_capture_stands_alone() -> None:
 
 
 def test_all_of_a_certificate_is_shown_in_a_narrow_window() -> None:
-    certificate = {"subject": "CN=a.test", "san": [f"name-{at}.test" for at in range(9)],
-                   "sha256": "ab" * 32, "verify": "ok"}  # fmt: skip
+    certificate: dict[str, Any] = {
+        "subject": "CN=a.test", "san": [f"name-{at}.test" for at in range(9)],
+        "sha256": "ab" * 32, "verify": "ok",
+    }  # fmt: skip
     layer = tls("intercepted", certificate=certificate, mirrored=["subject", "san"])
     lines = text(flow(layers=[layer]), 80)
     start = next(at for at, line in enumerate(lines) if line.startswith("  certificate"))

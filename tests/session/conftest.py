@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 import trio
@@ -22,8 +23,10 @@ from mitml4.net.tcp import TcpStream
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
+from mitml4.sinks.updates import Published
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
+from mitml4.tls.engine_memory import Engine
 from mitml4.tls.forge import Forge
 from mitml4.tls.pinning import PassthroughCache
 from mitml4.tls.trust_store import certificates_in
@@ -36,7 +39,7 @@ Handler = Callable[[trio.SocketStream], object]
 class Arrived:
     """An arrival that the kernel has let in already: to refuse it is to reset it."""
 
-    socket: trio.socket.SocketType
+    socket: Any  # of trio's or the standard library's
     client: Address
     destination: Address
     interface: str = "lo"
@@ -60,7 +63,7 @@ class Lab:
     address: tuple[str, int]
     ca: CertificateAuthority
     services: Services
-    events: list[Event] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
     closed: trio.Event = field(default_factory=trio.Event)
     clients: list[trio.SocketStream] = field(default_factory=list)
 
@@ -132,7 +135,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture
 def lab(
-    server_ca: trustme.CA, our_ca: CertificateAuthority, engine: str
+    server_ca: trustme.CA, our_ca: CertificateAuthority, engine: Engine
 ) -> Callable[..., AbstractAsyncContextManager[Lab]]:
     """`async with lab(server_handler) as proxy`: a TCP server, and the proxy before it."""
     verifier = Verifier(list(certificates_in(server_ca.cert_pem.bytes())))
@@ -155,9 +158,9 @@ def lab(
                 passthrough_cache=PassthroughCache(trio.current_time),
                 engine=engine,
             )
-            proxy = Lab(listener.getsockname(), our_ca, None)  # type: ignore[arg-type]
+            proxy = Lab(listener.getsockname(), our_ca, None)
 
-            def publish(event: Event) -> None:
+            def publish(event: Published) -> None:
                 proxy.events.append(event)
                 if isinstance(event, FlowClose):
                     proxy.closed.set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ def home(tmp_path: Path, monkeypatch) -> Path:
 def show(authority, home: Path, *argv: str) -> tuple[Shown, dict[str, bytes]]:
     environ = {"HOME": str(home), "PATH": ""}
     trust = BrowserTrust([authority.certificate], environ, argv or ("true",), PLACE)
-    shown = Shown()
+    shown: Any = Shown()
     trust.show(shown)
     return shown, trust.files
 
@@ -133,4 +134,5 @@ def test_policies_of_the_system_are_added_to_as_they_come_first(authority, home)
 
 def test_what_a_machine_does_not_allow_is_left_out(authority, home: Path) -> None:
     environ = {"HOME": str(home), "PATH": ""}
-    BrowserTrust([authority.certificate], environ, ("true",), PLACE).show(Shown(refuses=True))
+    refusing: Any = Shown(refuses=True)
+    BrowserTrust([authority.certificate], environ, ("true",), PLACE).show(refusing)

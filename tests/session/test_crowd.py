@@ -73,7 +73,7 @@ def test_what_has_ended_makes_room() -> None:
 
 async def begin(waiting: Crowd, count: int) -> list[list[int]]:
     """The numbers of those that begin, turn by turn."""
-    turns = []
+    turns: list[list[int]] = []
     with trio.fail_after(5):
         while sum(map(len, turns)) < count:
             turns.append([each.connection.number for each in await waiting.next()])  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from mitml4.filter.parser import parse_filter
 from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session.reporting.hub import Hub
+from mitml4.sinks.updates import Published
 
 END = Address("192.0.2.1", 443)
 
@@ -17,12 +18,14 @@ END = Address("192.0.2.1", 443)
 class Kept:
     """A sink that keeps what it is given."""
 
+    name = "kept"
+
     def __init__(self, *wants: type) -> None:
         self.wants = wants
-        self.given: list[Event] = []
+        self.given: list[Published] = []
         self.dropped = 2
 
-    def publish(self, event: Event) -> None:
+    def publish(self, event: Published) -> None:
         self.given.append(event)
 
 
@@ -87,7 +90,7 @@ def test_a_filter_applies_to_sinks_but_not_to_totals_nor_to_what_is_unfiltered()
 
 def test_a_sink_that_raises_is_removed_and_told_of_and_the_others_go_on() -> None:
     class Broken(Kept):
-        def publish(self, event: Event) -> None:
+        def publish(self, event: Published) -> None:
             raise LookupError("oh")
 
     told: list[tuple[object, str]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -14,7 +15,7 @@ from mitml4.sinks.pcapng import PacketFile
 from mitml4.sinks.sink import LiveSink
 
 
-def outputs(**options: Path) -> Outputs[LiveSink]:
+def outputs(**options: Any) -> Outputs[LiveSink]:
     config = SessionConfig(output="none", **options)
     return open_outputs(config, ask=lambda _: None, keylog_failed=lambda _: None)
 

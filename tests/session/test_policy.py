@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from mitml4.errors import UsageError
 from mitml4.protocols.conversation import Target, Unreadable
-from mitml4.protocols.policy import Blocked, FlowPolicy, PolicyDecision
+from mitml4.protocols.policy import Blocked, End, FlowPolicy, PolicyDecision
 from mitml4.session.destinations.policy import HostPattern, LivePolicy, Policy
 
 
@@ -345,7 +345,12 @@ def test_each_thing_a_connection_is_known_by_can_match() -> None:
 
 
 def test_what_cannot_be_read_is_blocked_where_a_block_could_concern_it() -> None:
-    unreadable = [Unreadable(), Unreadable("why", 443), Target("", 443), Target("a b", 443)]
+    unreadable: list[End] = [
+        Unreadable(),
+        Unreadable("why", 443),
+        Target("", 443),
+        Target("a b", 443),
+    ]
     for text, concerned in (
         ("x.example", unreadable),
         ("10.0.0.0/8", unreadable),

@@ -10,6 +10,7 @@ import trio
 from mitml4.address import Address
 from mitml4.layers.proxy.refusal import Refused, Why
 from mitml4.net.memory import memory_pair
+from mitml4.net.stream import Stream
 from mitml4.protocols.policy import Target
 from mitml4.session.flows.reaching import addresses_of, first_connected, is_forbidden, why_not
 
@@ -100,7 +101,7 @@ async def test_an_address_that_is_silent_does_not_delay_the_next(
     tried: list[tuple[Address, float]] = []
     began = trio.current_time()
 
-    async def connect(address: Address) -> object:
+    async def connect(address: Address) -> Stream:
         tried.append((address, round(trio.current_time() - began, 3)))
         if address == SILENT:
             await trio.sleep_forever()
@@ -113,7 +114,7 @@ async def test_an_address_that_is_silent_does_not_delay_the_next(
 
 
 async def test_the_first_failure_is_told(autojump_clock: trio.abc.Clock) -> None:
-    async def connect(address: Address) -> object:
+    async def connect(address: Address) -> Stream:
         code = errno.ECONNREFUSED if address == REFUSING else errno.ENETUNREACH
         raise OSError(code, "no")
 
@@ -122,8 +123,8 @@ async def test_the_first_failure_is_told(autojump_clock: trio.abc.Clock) -> None
 
 
 async def test_no_answer_at_all_is_a_timeout(autojump_clock: trio.abc.Clock) -> None:
-    async def connect(_address: Address) -> object:
-        return await trio.sleep_forever()
+    async def connect(_address: Address) -> Stream:
+        await trio.sleep_forever()
 
     with pytest.raises(TimeoutError) as raised:
         await first_connected([SILENT], connect)

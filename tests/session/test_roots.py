@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mitml4.session.command import roots as roots_module
 from mitml4.session.command.roots import Authorities, CommandRoots, Place
 from mitml4.tls.ca import CertificateAuthority
+from mitml4.tls.trust_store import BUNDLE_VARIABLES
 
 NAMED = [CertificateAuthority.generate(name=f"Root {name}").certificate for name in "ABCDEFGH"]
 A, B, C, *_ = DERS = [each.public_bytes(Encoding.DER) for each in NAMED]
@@ -84,7 +85,7 @@ def test_the_same_roots_are_one_set(write: Write) -> None:
 def test_a_variable_that_a_program_looks_at_instead_is_not_hidden(write: Write) -> None:
     def unset(*named: str) -> set[str]:
         places = CommandRoots(dict.fromkeys(named, write(2))).places
-        return {*roots_module.BUNDLE_VARIABLES} - set(places)
+        return {*BUNDLE_VARIABLES} - set(places)
 
     assert unset("CURL_CA_BUNDLE") == {"REQUESTS_CA_BUNDLE", "PIP_CERT"}
     assert unset("REQUESTS_CA_BUNDLE") == {"PIP_CERT", "AWS_CA_BUNDLE"}
@@ -122,7 +123,7 @@ def test_directories_are_read_as_openssl_reads_them(tmp_path: Path, write: Write
 
 
 def test_too_many_sets_leave_a_variable_as_it_is(write: Write) -> None:
-    variables = [each for each in roots_module.BUNDLE_VARIABLES if "CERTS" not in each][:6]
+    variables = [each for each in BUNDLE_VARIABLES if "CERTS" not in each][:6]
     environ = {variable: write(number) for number, variable in enumerate(variables, 2)}
     roots = CommandRoots(environ)
     assert len(roots.sets) == 6

@@ -335,6 +335,10 @@ def is_alive(pid: int) -> bool:
     return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
 
 
+def has_last(notes: list[str], text: str) -> bool:
+    return bool(notes) and text in notes[-1]
+
+
 SETS = "def response(flow, request, response):\n    response.headers['V'] = '{}'\n"
 
 
@@ -349,7 +353,7 @@ async def test_a_changed_file_is_read_again_and_a_broken_one_is_not(path: Path) 
         ):
             write(path.with_suffix(".new"), text)
             path.with_suffix(".new").rename(path)
-            await lab.until(lambda note=note: note in lab.notes[-1] if lab.notes else False)
+            await lab.until(partial(has_last, lab.notes, note))
             assert (await lab.get()).headers["v"] == "1"
         write(path, SETS.format(22))
         await lab.until(lambda: lab.notes[-1].endswith("read again"))

@@ -126,7 +126,7 @@ def session_of(
     said = said or Said()
 
     def open_outputs(*_: object, **__: object) -> Outputs:
-        return Outputs(display, sinks)  # type: ignore[arg-type]
+        return Outputs(display, sinks)
 
     config = SessionConfig(output="none", **options)
     return Session(config, said.notes.append, said.complain, open_outputs=open_outputs)
@@ -140,13 +140,14 @@ async def run(session: Session, *flow_sources: LoopbackSource) -> None:
     async def prepare(*_kinds: KeyType) -> None:
         return
 
+    forge: Any = SimpleNamespace(prepare=prepare)
     interceptor = TlsInterceptor(
-        forge=SimpleNamespace(prepare=prepare),
+        forge=forge,
         contexts=None,
         verifier=None,
         passthrough_cache=None,
     )
-    await session.run(opening(), interceptor, None)  # type: ignore[arg-type]
+    await session.run(opening(), interceptor, None)
 
 
 class Kept:

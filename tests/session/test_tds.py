@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
@@ -59,7 +60,7 @@ class Packed(trio.abc.Stream):
     """Of the packets received, whether each says that it is its message's last."""
     _left: int = 0
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         data = bytes(data)
         if self.packs:
             parts = [data[at : at + self.most] for at in range(0, len(data), self.most)]
@@ -108,7 +109,7 @@ class Server:
     """Answers a prelogin, takes TLS in packets, and sends back what it gets inside."""
 
     context: ssl.SSLContext
-    settings: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
     links: list[Packed] = field(default_factory=list)
 
     async def __call__(self, wire: trio.SocketStream) -> None:
@@ -167,7 +168,7 @@ class ByHand:
         self.incoming, self.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self.incoming, self.outgoing, server_hostname=NAME)
 
-    async def until_done(self, step: Callable[[], object]) -> object:
+    async def until_done(self, step: Callable[[], Any]) -> Any:
         with trio.fail_after(30):
             while True:
                 try:

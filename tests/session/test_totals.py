@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def said(*events: Published, **more) -> list[str]:
     totals = Totals()
     for event in events:
         totals.publish(event)
-    settings = {"took_s": 2.0, "files": [], "dropped_events": 0}
+    settings: dict[str, Any] = {"took_s": 2.0, "files": [], "dropped_events": 0}
     return summary(totals, **(settings | more)).splitlines()
 
 

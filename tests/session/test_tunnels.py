@@ -31,7 +31,7 @@ def resolver(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def tunnels(*vias: str) -> Tunnels:
-    return Tunnels(routes_of(map(Via.parse, vias), (), {}), tools=None)  # type: ignore[arg-type]
+    return Tunnels(routes_of(map(Via.parse, vias), (), {}), tools=None)
 
 
 async def connect(made: Tunnels, dial: Any) -> MemoryStream:

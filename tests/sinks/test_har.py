@@ -61,7 +61,7 @@ async def archive(path: Path):
     sink = Background(HttpArchive.to_file(path))
     async with trio.open_nursery() as nursery:
         await nursery.start(sink.run)
-        ends = {"client": Address("::1", 9), "destination": SERVER}
+        ends: dict[str, Any] = {"client": Address("::1", 9), "destination": SERVER}
         sink.publish(FlowOpen(flow=1, container="web", process=PROCESS, **ends))
         yield sink
         await sink.aclose()
@@ -88,7 +88,7 @@ def request(
     *,
     time: datetime = START,
     content_type: str | None = None,
-    **headers: str,
+    **headers: Any,
 ):
     content = HttpRequest(
         stream=stream,
@@ -134,7 +134,7 @@ def end(
     return LayerEvent(time=END, flow=1, depth=depth, content=content)
 
 
-def body(side: str, shown: str | bytes, stream: int = 1, **others: Any) -> LayerEvent:
+def body(side: Any, shown: Any, stream: int = 1, **others: Any) -> LayerEvent:
     is_text = isinstance(shown, str)
     given: dict[str, Any] = {
         "size": len(shown),
@@ -307,7 +307,7 @@ async def test_a_pipe_gets_it_once_over() -> None:
         ("", {"": ""}),
     ],
 )
-async def test_odd_values_do_no_harm(tmp_path, url: str, headers: dict[str, str]) -> None:
+async def test_odd_values_do_no_harm(tmp_path, url: str, headers: dict[str, Any]) -> None:
     path = tmp_path / "har"
     async with archive(path) as sink:
         sink.publish(layer(0, "http/1"))
@@ -537,10 +537,11 @@ async def test_a_websocket_has_its_messages_once_its_connection_has_closed(tmp_p
 
 async def test_a_websocket_in_a_stream_has_its_own_messages(tmp_path) -> None:
     path = tmp_path / "har"
+    over_http2: dict[str, Any] = {":protocol": "websocket"}
     async with archive(path) as sink:
         sink.publish(layer(0, "http/2"))
-        sink.publish(request(1, **{":protocol": "websocket"}))
-        sink.publish(request(3, **{":protocol": "websocket"}))
+        sink.publish(request(1, **over_http2))
+        sink.publish(request(3, **over_http2))
         sink.publish(response(1))
         sink.publish(response(3))
         sink.publish(said("text", "grüße", time=LATER, up=True, stream=1))

@@ -277,7 +277,7 @@ async def test_odd_frames_do_no_harm(tmp_path, tap, beginning: bytes) -> None:
 
 async def test_a_full_disk_is_said_and_a_gone_reader_too(tap) -> None:
     async def run(descriptor: int) -> None:
-        sink = PacketFile(descriptor, "x.pcapng", [tap])  # type: ignore[list-item]
+        sink = PacketFile(descriptor, "x.pcapng", [tap])
         await sink.aclose()
         await sink.run()
 
@@ -295,7 +295,7 @@ async def test_a_full_disk_is_said_and_a_gone_reader_too(tap) -> None:
 async def test_a_reader_that_stands_still_does_not_stop_the_end(tap, monkeypatch) -> None:
     monkeypatch.setattr(pcapng, "_DRAIN_TIMEOUT_S", 0.1)
     read_end, write_end = os.pipe()
-    sink: Any = PacketFile(write_end, "a pipe", [tap])  # type: ignore[list-item]
+    sink: Any = PacketFile(write_end, "a pipe", [tap])
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             await nursery.start(sink.run)

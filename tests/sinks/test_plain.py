@@ -165,10 +165,10 @@ def test_how_a_flow_ends(tmp_path: Path) -> None:
                            (RST, reset if reason != "closed" else [])):  # fmt: skip
             assert [ports for ports, flags, _ in packets(path) if flags & flag] == ends, reason
     for direction, ports in ((UP, (1111, 80)), (DOWN, (80, 1111))):
-        reset = PlaintextReset(flow=1, time_ns=TIME_NS, direction=direction)
-        write(path, opened(), begun(), moved(UP, REQUEST), reset, closed(reason="reset"))
+        broken = PlaintextReset(flow=1, time_ns=TIME_NS, direction=direction)
+        write(path, opened(), begun(), moved(UP, REQUEST), broken, closed(reason="reset"))
         assert [at for at, flags, _ in packets(path) if flags & (FIN | RST)] == [ports]
-        write(path, opened(), reset, closed(reason="reset"))
+        write(path, opened(), broken, closed(reason="reset"))
         assert packets(path) == []
     write(path, opened(), closed())  # no TLS was opened
     assert packets(path) == []

@@ -45,8 +45,8 @@ def test_what_moved_in_tls_waits_with_the_events_of_its_flow() -> None:
         assert isinstance(last, FlowClose)
     passed = []
     selection = Selection(parse_filter("host:other"), passed.append)
-    for each in (opened(), begun, moved, end, closed()):
-        selection.publish(each)
+    for event in (opened(), begun, moved, end, closed()):
+        selection.publish(event)
     assert passed == []
 
 
@@ -299,7 +299,7 @@ def test_what_passes_is_what_matches_in_the_end(text: str, events: Told) -> None
             for event in events
             if not isinstance(event, LayerEvent) or event.content.stream in matching  # type: ignore[attr-defined]
         ]
-        assert sorted(map(events.index, passed)) == sorted(map(events.index, expected))  # type: ignore[arg-type]
+        assert sorted(map(events.index, passed)) == sorted(map(events.index, expected))
         for stream in matching:
             of_stream = [
                 e for e in passed if getattr(getattr(e, "content", 0), "stream", 0) == stream

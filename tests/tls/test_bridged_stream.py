@@ -277,7 +277,7 @@ async def test_what_is_due_goes_in_one_piece_with_the_data_behind_it(ends: Ends)
         sent.append(len(data))
         return send(data)
 
-    ends.stream.below.send_nowait = count  # type: ignore[method-assign]
+    ends.stream.below.send_nowait = count
     ticket = (RecordType.HANDSHAKE, b"\4\0\0\1t")
     ends.stream.connection.queue(ticket[1])
     await ends.stream.send_all(memoryview(b"data"))

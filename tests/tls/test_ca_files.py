@@ -19,7 +19,7 @@ PEM = CA.certificate.public_bytes(Encoding.PEM)
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    found = {}
+    found: dict[str, Path] = {}
     for form in FORMATS:
         found[form] = tmp_path / form
         found[form].write_bytes(write_certificate(CA.certificate, form))

@@ -18,7 +18,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
+from cryptography.x509.oid import (
+    AuthorityInformationAccessOID,
+    ExtendedKeyUsageOID,
+    ExtensionOID,
+    NameOID,
+)
 from cryptography.x509.verification import PolicyBuilder, Store
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -318,7 +323,7 @@ class TestWhatIsNeverCopied:
             [x509.UniformResourceIdentifier("http://c.example")], None, None, None
         )
         access = x509.AccessDescription(
-            x509.AuthorityInformationAccessOID.OCSP,
+            AuthorityInformationAccessOID.OCSP,
             x509.UniformResourceIdentifier("http://o.example"),
         )
         leaf = mint(
@@ -461,7 +466,7 @@ async def test_what_follows_a_leaf_is_part_of_it() -> None:
     authority = AUTHORITY.certificate.public_bytes(Encoding.DER)
     for sent in ((), (Part.AUTHORITY,), (Part.LEAF, other, Part.AUTHORITY)):
         leaf = await forge.leaf(shown, issuer=KNOWN, key_type=KeyType.EC_P256, sent=sent)
-        ours = {Part.LEAF: leaf.chain_der[0], Part.AUTHORITY: authority}
+        ours: dict[Part | bytes, bytes] = {Part.LEAF: leaf.chain_der[0], Part.AUTHORITY: authority}
         assert leaf.chain_der[1:] == tuple(ours.get(each, each) for each in sent)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
@@ -34,7 +35,7 @@ def offer(
     *cipher_suites: int,
     groups: tuple[int, ...] = (),
     algorithms: tuple[int, ...] = (),
-    **fields: object,
+    **fields: Any,
 ) -> ClientHello:
     """A client's hello, as far as it decides what OpenSSL says."""
     return ClientHello(

@@ -182,6 +182,7 @@ async def test_a_refusal_is_the_error_that_the_client_would_have_seen(
                 proxy, BOTH, turns, step=step if len(turns[-1][1]) < 99 else 1000, ends=True
             )
         (error,) = raised.value.exceptions
+        assert isinstance(error, OSError)
         assert error.errno == code
         assert text in error.strerror
         assert f"proxy {Proxy.parse(proxy)} " in error.strerror

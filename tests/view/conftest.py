@@ -36,7 +36,7 @@ def make_flow() -> Callable[..., Flow]:
             response=Response(status=status, version="1.1", time=TIME),
             outcome="complete",
         )
-        known = {
+        known: dict[str, Any] = {
             "number": number,
             "client": Address("192.0.2.1", 50000),
             "destination": Address("192.0.2.2", 80),

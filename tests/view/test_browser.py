@@ -52,7 +52,7 @@ def numbers(index: Index) -> list[int]:
 
 def test_flows_are_found_by_their_place_in_any_order(index: Index) -> None:
     assert (index.total, index.count(), numbers(index)) == (3, 3, [1, 2, 3])
-    assert [index.flow(place).number for place in range(3)] == [1, 2, 3]  # type: ignore[union-attr]
+    assert [index.flow(place).number for place in range(3)] == [1, 2, 3]
     assert index.flow(3) is None
     index.select(sort="bytes")
     assert numbers(index) == [1, 3, 2]

@@ -47,7 +47,7 @@ def flow(number: int = 1, text: str = "www.example", **given: Any) -> Flow:
     """A flow in which every text of the network is `text`."""
     certificate = CERTIFICATE | {"subject": text, "issuer": text, "san": [text], "verify": text}
     details = {"sni": text, "passthrough": text, "certificate": certificate, text: text}
-    layer = {"depth": 0, "speaker": text, "time": TIME}
+    layer: dict[str, Any] = {"depth": 0, "speaker": text, "time": TIME}
     return Flow(
         number=number,
         client=Address(text, 50000),

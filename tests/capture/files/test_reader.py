@@ -131,7 +131,8 @@ def test_a_dripping_pipe_gives_the_same_packets(wire: Any, blocks: Any) -> None:
 def test_what_was_read_is_handed_on_before_the_stream_is_read_again(wire: Any) -> None:
     data = wire.pcap(list(zip(TIMES, FRAMES, strict=True)))
     told: list[object] = []
-    packets = read_packets(Dripping(data), "x.pcap", on_read=lambda: told.append("read"))
+    dripping: Any = Dripping(data)
+    packets = read_packets(dripping, "x.pcap", on_read=lambda: told.append("read"))
     told.extend(frame for _, _, frame in frames(packets))
     assert len(told) == len(data) + 1 + len(FRAMES)  # once more to see that it has ended
     told.clear()

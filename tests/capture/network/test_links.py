@@ -63,7 +63,7 @@ FRAMES = {
 
 def dissect(link_type: int, frame: bytes) -> tuple[int, bytes] | None:
     """The sequence number and payload."""
-    segment = Dissector().unit(link_type, frame)
+    segment: Any = Dissector().unit(link_type, frame)
     if segment is None:
         return None
     return segment[1], segment[4]

@@ -118,7 +118,7 @@ def mbedtls_client(raw, case):
     suite = case.get("suite")
     configuration = tls.TLSConfiguration(
         validate_certificates=False,
-        ciphers=[suite] if suite else None,
+        ciphers=(suite,) if suite else None,
         lowest_supported_version=tls.TLSVersion.TLSv1_2,
     )
     wrapped = tls.ClientContext(configuration).wrap_socket(raw, server_hostname=NAME)
@@ -134,7 +134,7 @@ def mbedtls_server(certificate, key):
     with open(key) as pem:
         private = pk.ECC.from_PEM(pem.read())  # which reads any kind of key
     configuration = tls.TLSConfiguration(
-        validate_certificates=False, certificate_chain=([own], private)
+        validate_certificates=False, certificate_chain=((own,), private)
     )
 
     def wrap(raw):

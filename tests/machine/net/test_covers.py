@@ -50,8 +50,8 @@ class Programs:
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Programs]:
     command = ["unshare", "--mount", "sh", "-c", SCRIPT.format(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe) as process:
         assert process.stdout.readline() == b"ready\n"
         found = Programs(process, tmp_path)
         yield found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 import trio
@@ -92,7 +93,7 @@ async def accept_and_close(connection: IncomingConnection) -> None:
 
 
 @pytest.fixture
-async def gate():
+async def gate() -> AsyncIterator[Any]:
     with made() as (gate, _):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(gate.run)
@@ -100,7 +101,7 @@ async def gate():
             nursery.cancel_scope.cancel()
 
 
-async def test_a_connection_waits_until_it_is_accepted(gate: SynGate) -> None:
+async def test_a_connection_waits_until_it_is_accepted(gate: Any) -> None:
     gate.channel.ask(1001)
     connection = await gate.accept()
     assert (connection.client.port, connection.destination, connection.interface) == (
@@ -118,7 +119,7 @@ async def test_a_connection_waits_until_it_is_accepted(gate: SynGate) -> None:
 
 
 async def test_a_client_whose_connection_does_not_arrive_may_ask_again(
-    gate: SynGate, monkeypatch
+    gate: Any, monkeypatch
 ) -> None:
     monkeypatch.setattr("mitml4.net.gate.gate._ARRIVES_SOON_S", 0)
     gate.channel.loses = True
@@ -141,7 +142,7 @@ async def test_a_client_whose_connection_does_not_arrive_may_ask_again(
     assert gate.admitted == {}
 
 
-async def test_a_syn_that_comes_again_is_no_second_connection(gate: SynGate) -> None:
+async def test_a_syn_that_comes_again_is_no_second_connection(gate: Any) -> None:
     for port in (1001, 1001, 1002):
         gate.channel.ask(port)
     assert [(await gate.accept()).client.port for _ in range(2)] == [1001, 1002]
@@ -149,7 +150,7 @@ async def test_a_syn_that_comes_again_is_no_second_connection(gate: SynGate) -> 
     assert await gate.waiting() == []
 
 
-async def test_room_is_left_for_others_whoever_asks_for_how_much(gate: SynGate) -> None:
+async def test_room_is_left_for_others_whoever_asks_for_how_much(gate: Any) -> None:
     """For other servers of the same client, and for other clients."""
 
     async def flood(client: int, server_port: int) -> int:
@@ -172,7 +173,7 @@ async def test_room_is_left_for_others_whoever_asks_for_how_much(gate: SynGate) 
     assert await flood(2, 443) == one_server
 
 
-async def test_those_who_come_together_are_handed_over_together(gate: SynGate) -> None:
+async def test_those_who_come_together_are_handed_over_together(gate: Any) -> None:
     """A turn each, the last of a crowd would wait for as many turns as there are before it."""
     for port in range(1001, 1041):
         gate.channel.ask(port)
@@ -193,7 +194,7 @@ async def test_those_who_come_together_are_handed_over_together(gate: SynGate) -
     assert turns < 3
 
 
-async def test_who_asks_again_while_being_let_in_is_let_in_again(gate: SynGate) -> None:
+async def test_who_asks_again_while_being_let_in_is_let_in_again(gate: Any) -> None:
     gate.channel.lets_in = False
     gate.channel.ask(1001)
     connection = await gate.accept()
@@ -207,7 +208,7 @@ async def test_who_asks_again_while_being_let_in_is_let_in_again(gate: SynGate) 
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-async def test_who_asks_again_costs_no_second_admission(gate: SynGate, is_known: bool) -> None:
+async def test_who_asks_again_costs_no_second_admission(gate: Any, is_known: bool) -> None:
     """Neither once it is admitted, nor where it cannot be, since it is known already."""
     gate.channel.loses, gate.channel.lets_in = True, not is_known
     gate.channel.error = errno.EEXIST
@@ -235,7 +236,7 @@ async def test_who_asks_again_costs_no_second_admission(gate: SynGate, is_known:
         (TimeoutError(), []),
     ],
 )
-async def test_a_client_is_refused_as_the_server_refused_us(gate: SynGate, reason, refused) -> None:
+async def test_a_client_is_refused_as_the_server_refused_us(gate: Any, reason, refused) -> None:
     gate.channel.ask(1001)
     (await gate.accept()).refuse(reason)
     assert gate.channel.refused == refused
@@ -243,9 +244,7 @@ async def test_a_client_is_refused_as_the_server_refused_us(gate: SynGate, reaso
     assert (await gate.accept()).client.port == 1001
 
 
-async def test_a_client_that_has_gone_is_not_waited_for_for_ever(
-    gate: SynGate, autojump_clock
-) -> None:
+async def test_a_client_that_has_gone_is_not_waited_for_for_ever(gate: Any, autojump_clock) -> None:
     gate.channel.lets_in = False
     gate.channel.ask(1001)
     connection = await gate.accept()
@@ -254,7 +253,7 @@ async def test_a_client_that_has_gone_is_not_waited_for_for_ever(
     assert (gate.pending, gate.admitted) == ({}, {})
 
 
-async def test_whoever_comes_to_the_listener_itself_is_reset(gate: SynGate) -> None:
+async def test_whoever_comes_to_the_listener_itself_is_reset(gate: Any) -> None:
     address = ("127.0.0.1", gate.channel.listener.address.port)
     with socket.create_connection(address) as client:
         client.setblocking(False)

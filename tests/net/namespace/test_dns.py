@@ -79,7 +79,7 @@ class Lab:
 
     def __init__(self, nursery: trio.Nursery, tmp_path: Path) -> None:
         self.datagrams = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.inside = [
+        self.inside: list[socket.socket] = [
             socket.socket(type=socket.SOCK_DGRAM),
             socket.create_server(("127.0.0.1", 0)),
         ]
@@ -110,6 +110,13 @@ class Lab:
         with trio.fail_after(5):
             return await self.client.recv(4096)
 
+    def close(self) -> None:
+        self.nursery.cancel_scope.cancel()
+        self.datagrams.close()
+        self.client.close()
+        for sock in self.inside:
+            sock.close()
+
     async def answer_with(self, *answers: bytes) -> None:
         """Answer one query, possibly more than once."""
         _, relay = await self.datagrams.recvfrom(4096)
@@ -122,9 +129,7 @@ async def lab(nursery, tmp_path: Path):
     lab = Lab(nursery, tmp_path)
     await lab.start()
     yield lab
-    nursery.cancel_scope.cancel()
-    for sock in (lab.datagrams, lab.client, *lab.inside):
-        sock.close()
+    lab.close()
 
 
 async def test_a_query_goes_to_the_hosts_resolver_and_the_name_is_learned(lab) -> None:
@@ -150,9 +155,7 @@ async def test_names_that_are_not_allowed_are_refused_by_udp_and_tcp(nursery, tm
         with trio.fail_after(5):
             assert (await stream.receive_some(4096))[5] & 15 == REFUSED
     assert refused == ["www.example", None, "www.example"]
-    nursery.cancel_scope.cancel()
-    for sock in (lab.datagrams, lab.client, *lab.inside):
-        sock.close()
+    lab.close()
 
 
 async def test_where_names_are_refused_only_the_question_reaches_a_resolver(
@@ -167,9 +170,7 @@ async def test_where_names_are_refused_only_the_question_reaches_a_resolver(
     with trio.fail_after(5):
         asked, _ = await lab.datagrams.recvfrom(4096)
     assert asked == QUERY
-    nursery.cancel_scope.cancel()
-    for sock in (lab.datagrams, lab.client, *lab.inside):
-        sock.close()
+    lab.close()
 
 
 async def test_where_names_are_refused_nobody_is_told_of_other_ways_to_a_service(
@@ -183,9 +184,7 @@ async def test_where_names_are_refused_nobody_is_told_of_other_ways_to_a_service
     with trio.fail_after(5):
         answer = await lab.client.recv(4096)
     assert (answer[3] & 15, answer[6:8]) == (0, b"\0\0")
-    nursery.cancel_scope.cancel()
-    for sock in (lab.datagrams, lab.client, *lab.inside):
-        sock.close()
+    lab.close()
 
 
 async def test_an_answer_to_something_else_is_not_taken(lab) -> None:

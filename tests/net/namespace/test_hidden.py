@@ -29,10 +29,10 @@ def test_sockets_are_found_that_listen_or_that_the_environment_names(tmp_path: P
 
 def test_directories_of_services_are_those_of_the_user() -> None:
     environ = {"TMUX_TMPDIR": "/mine", "XDG_RUNTIME_DIR": "/mine/run"}
-    found = [str(each) for each in directories_of(environ)]
-    assert "/mine/run" in found
-    assert any(each.startswith("/mine/tmux-") for each in found)
-    assert "" not in directories_of({})
+    found = directories_of(environ)
+    assert Path("/mine/run") in found
+    assert any(str(each).startswith("/mine/tmux-") for each in found)
+    assert all(each.is_absolute() for each in directories_of({}))
 
 
 def test_sockets_and_directories_are_hidden_for_this_namespace_only(tmp_path: Path) -> None:

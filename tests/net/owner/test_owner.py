@@ -86,10 +86,10 @@ def test_processes_are_told_apart_and_found_again_without_a_look_at_all(
             monkeypatch.setattr(table, "_scan", lambda _owned: None)
             monkeypatch.setattr(table, "_started_last", lambda: iter((first, second)))
             for client in clients:
-                process = table.find(found[client])  # type: ignore[arg-type]
+                process = table.find(found[client])
                 assert process
                 assert process.pid == expected[client]
-        assert table.find(found[clients[0]]) is None  # type: ignore[arg-type]
+        assert table.find(found[clients[0]]) is None
 
 
 def test_what_nobody_has_is_looked_for_everywhere_only_now_and_then(

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -151,7 +152,7 @@ def test_without_ipv6_it_is_left_alone() -> None:
 
 
 def test_the_ca_page_is_in_scope_whatever_the_ports_and_destinations_are() -> None:
-    scope = {"ports": (PortRange(443, 443),), "to": (ip_network("10.0.0.0/8"),)}
+    scope: dict[str, Any] = {"ports": (PortRange(443, 443),), "to": (ip_network("10.0.0.0/8"),)}
     page = [line for line in chains(rules(ca_page=True, **scope))["scope"] if "192.0.2.1" in line]
     assert chains(rules(ca_page=True, **scope))["scope"][:1] == page
     assert page[0].startswith("ip daddr 192.0.2.1 tcp dport 80 ")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -41,7 +41,7 @@ from mitml4.protocols.http.http2_frames import (
 from mitml4.protocols.http.http2_wire import PREFACE
 from mitml4.protocols.http.websocket import WebSocketMessage
 from mitml4.protocols.payload import Shown
-from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
+from mitml4.protocols.protocol_event import StreamLayer
 from mitml4.protocols.wire_text import CUT, MAX_TEXT, pairs
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -78,7 +78,7 @@ def data(stream: int, content: bytes, *, end: bool = False, pad: int | None = No
     return DataFrame(stream, content, flags=flags | {"PADDED"}, pad_length=pad).serialize()
 
 
-def brief(protocol_events: list[ProtocolEvent]) -> list[str]:
+def brief(protocol_events: Sequence[object]) -> list[str]:
     lines = []
     for protocol_event in protocol_events:
         match protocol_event:

@@ -6,8 +6,8 @@ import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules
+from mitml4.net.namespace.namespace import Namespace
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage
-from mitml4.session.doctor import examination
 from mitml4.session.doctor.check import Check
 from mitml4.session.doctor.environment import Rehearsals
 from mitml4.session.doctor.examination import _assess_intercept, _assess_run
@@ -75,7 +75,7 @@ def test_what_run_cannot_do_is_told_with_what_failed_before(monkeypatch) -> None
     def refuse() -> None:
         raise MachineError("no")
 
-    monkeypatch.setattr(examination.Namespace, "open", refuse)
+    monkeypatch.setattr(Namespace, "open", refuse)
     verdict = _assess_run([failing("user namespaces", "allow it")])
     assert (verdict.state, verdict.found) == ("fail", "not at all: no")
     assert verdict.remedy == ("allow it",)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules
-from mitml4.session.doctor import check as wording
 from mitml4.session.doctor import prerequisites
 from mitml4.session.doctor.check import install
 from mitml4.session.doctor.prerequisites import Power, check_tool
@@ -53,7 +55,7 @@ def test_a_limit_on_processes_is_not_blamed_on_the_tool(bin: Path, monkeypatch) 
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
     put(bin / "nft", "#!/bin/sh\n")
-    monkeypatch.setattr(prerequisites.subprocess, "run", refuse)
+    monkeypatch.setattr(subprocess, "run", refuse)
     check = check_tool("nft")
     assert (check.state, check.remedy) == ("fail", ("ulimit -u",))
 
@@ -69,10 +71,10 @@ def test_a_limit_on_processes_is_not_blamed_on_the_tool(bin: Path, monkeypatch) 
     ],
 )
 def test_packages_are_installed_as_the_system_does(monkeypatch, manager, command) -> None:
-    monkeypatch.setattr(wording.shutil, "which", lambda name: name == manager)
-    monkeypatch.setattr(wording.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(shutil, "which", lambda name: name == manager)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert install("iproute2") == (f"sudo {command}",)
-    monkeypatch.setattr(wording.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert install("iproute2") == (command,)
 
 

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from mitml4.address import Address
-from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen, LayerEvent
+from mitml4.capture.files.comments import Side
+from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent
 from mitml4.protocols.git import GitDetails
 from mitml4.protocols.http.connect import HttpConnectDetails
 from mitml4.protocols.http.events import HttpRequest
@@ -23,7 +24,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 TARGET = HttpConnectDetails(target=Target("192.0.2.9", 443), status=200)
 
 
-def opened(flow: int) -> Event:
+def opened(flow: int) -> FlowOpen:
     return FlowOpen(
         time=NOW,
         flow=flow,
@@ -34,7 +35,7 @@ def opened(flow: int) -> Event:
     )
 
 
-def closed(flow: int) -> Event:
+def closed(flow: int) -> FlowClose:
     return FlowClose(
         time=NOW,
         flow=flow,
@@ -146,7 +147,7 @@ def test_a_server_has_the_innermost_name_and_the_port_that_goes_with_it(capsys) 
                     depth=depth,
                     protocol="any",
                     speaker="client",
-                    action="intercept",
+                    action="intercepted",
                     details=details,
                 )
             )
@@ -167,7 +168,8 @@ def test_a_duration_is_cut_nowhere(capsys, monkeypatch) -> None:
 
 
 def test_the_sides_of_a_flow_have_a_column_where_they_are_known(capsys) -> None:
-    for sides in (("client", "server"), (None, None)):
+    cases: tuple[tuple[Side | None, ...], ...] = (("client", "server"), (None, None))
+    for sides in cases:
         table = CaptureTable()
         for flow, side in enumerate(sides, 1):
             table.publish(replace(opened(flow), side=side, session_flow=7 if side else None))

@@ -19,6 +19,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -155,6 +156,9 @@ class Window:
 
     process: subprocess.Popen
     master: int
+    slave: int
+    attributes: list[Any]
+    """Of the terminal, before the table changed them."""
     screen: Screen = field(default_factory=Screen)
     read_bytes: int = 0
 
@@ -210,7 +214,7 @@ def window() -> Iterator[Callable[[str], Window]]:
 
     def start(session: str, directory: Path | None = None, prepare: str = "") -> Window:
         master, slave = pty.openpty()
-        attributes = termios.tcgetattr(slave)  # before the table changes them
+        attributes = termios.tcgetattr(slave)
         script = prepare + PRELUDE + textwrap.dedent(session) + "\ntrio.run(main)\n"
         environment = os.environ | {"TERM": "xterm-256color"}
         process = subprocess.Popen(
@@ -222,9 +226,7 @@ def window() -> Iterator[Callable[[str], Window]]:
             env=environment,
             cwd=directory,
         )
-        window = Window(process, master)
-        window.attributes = attributes
-        window.slave = slave
+        window = Window(process, master, slave, attributes)
         window.resize(80, 24)
         opened.append(window)
         return window

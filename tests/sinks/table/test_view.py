@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def make_model() -> TableModel:
     model.notes = ("redirect instead of TPROXY: an input policy drops it",)
     model.quic_blocked = 12
     client = Address("192.0.2.55", 50000)
-    ends = {"client": client, "destination": Address("198.51.100.7", 443)}
+    ends: dict[str, Any] = {"client": client, "destination": Address("198.51.100.7", 443)}
     inner = Socks5Details(target=Target("www.example", 443))
     exchange = (
         HttpRequest(stream=1, method="GET", url="https://www.example/a", version="2"),
@@ -170,7 +171,10 @@ def test_every_window_is_filled_exactly(
 
 def test_processes_are_a_column_where_they_differ() -> None:
     model = TableModel()
-    ends = {"client": Address("192.0.2.55", 1), "destination": Address("198.51.100.7", 443)}
+    ends: dict[str, Any] = {
+        "client": Address("192.0.2.55", 1),
+        "destination": Address("198.51.100.7", 443),
+    }
 
     def shown_with(number: int, name: str) -> list[str]:
         process = Process(pid=number, uid=0, name=name, command=(), cgroup=None)

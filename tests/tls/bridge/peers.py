@@ -132,12 +132,12 @@ class Flow:
                 moved = True
                 for at in range(0, len(data), piece_bytes):
                     bridged.client.receive(data[at : at + piece_bytes])
-                    while event := bridged.client_event():
-                        if isinstance(event, PeerAlert):
-                            self.alerts.append(("client", event.alert))
+                    while said := bridged.client_event():
+                        if isinstance(said, PeerAlert):
+                            self.alerts.append(("client", said.alert))
                             return self
-                        assert isinstance(event, ClientFinished)
-                        self.has_client_certificate = event.has_certificate
+                        assert isinstance(said, ClientFinished)
+                        self.has_client_certificate = said.has_certificate
         return self
 
 

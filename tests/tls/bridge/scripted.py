@@ -90,7 +90,7 @@ def with_extensions(*more: tuple[int, bytes], without: tuple[int, ...] = ()) -> 
         return RawExtensions((*kept, *more))
 
     def change(whole: bytes) -> bytes:
-        kind = {
+        kind: Any = {
             2: messages.ServerHello,
             8: messages.EncryptedExtensions,
             13: messages.CertificateRequest,

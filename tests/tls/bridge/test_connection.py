@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Callable
+from functools import partial
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -333,7 +334,7 @@ def test_renegotiation_is_declined() -> None:
     for is_client, wish in ((True, HandshakeType.HELLO_REQUEST), (False, 1)):
         near, far = Far.of_new(TLS_1_2, is_client=is_client)
         told: list[str] = []
-        near.on_renegotiation = lambda told=told: told.append("asked")
+        near.on_renegotiation = partial(told.append, "asked")
         body = b"" if is_client else b"hello"
         assert read(near, far.message(wish, body)) == b""
         assert read(near, far.message(wish, body) + far.data(b"on")) == b"on"

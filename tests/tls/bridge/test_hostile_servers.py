@@ -17,6 +17,7 @@ from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension
 from mitml4.protocols.tls.records import HandshakeType, RecordType
 from mitml4.tls.bridge import messages, older_messages
+from mitml4.tls.bridge.client_leg import ClientLeg
 from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.flight import Flight, Retry, ServerFinished
@@ -89,7 +90,7 @@ def leg_of(offer: Offer | None = None, known: Ticket | None = None) -> ServerLeg
     return ServerLeg(relay_hello(stream, Replacements(), find_ticket=lambda _: known))
 
 
-def fed(leg: ServerLeg, data: bytes, size: int) -> Any:
+def fed(leg: ServerLeg | ClientLeg, data: bytes, size: int) -> Any:
     """The last event of this data, in pieces of this size."""
     event = None
     for at in range(0, len(data), size):

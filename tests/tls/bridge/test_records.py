@@ -227,6 +227,6 @@ def test_whatever_comes_only_tlserror_is_raised(kinds, changes, pair, size) -> N
         stream[at : at + 1] = bytes([value])
     with suppress(TlsError):
         for at in range(0, len(stream), size):
-            records_in.feed(stream[at : at + size])
+            records_in.feed(bytes(stream[at : at + size]))
             assert all(kind in iter(RecordType) for kind, _ in records(records_in))
     assert len(records_in.take_rest()) <= len(stream)

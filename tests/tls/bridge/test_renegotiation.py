@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from hashlib import sha256
+from typing import Any
 
 import pytest
 import trio
@@ -30,7 +31,7 @@ MOST = 8
 class Ends:
     """A server, and the bridge's end of the connection to it."""
 
-    def __init__(self, *, options: int = 0, **given: object) -> None:
+    def __init__(self, *, options: int = 0, **given: Any) -> None:
         client, server = client_context(), server_context()
         server.set_max_proto_version(SSL.TLS1_2_VERSION)
         server.set_options(options)

@@ -12,8 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.errors import CertificateError, ExitCode, MachineError, MitmError
-from mitml4.tls.ca import CertificateAuthority
-from mitml4.tls.stores import installation
+from mitml4.tls.ca import NAME_PREFIX, CertificateAuthority
 from mitml4.tls.stores.installation import Absent, Stores, install, states, uninstall
 from mitml4.tls.stores.record import RECORD_FILE, Record
 from mitml4.tls.stores.store import Kind, MissingToolError, Step, new_entry, sha256_of
@@ -320,4 +319,4 @@ def test_the_record_is_json_that_a_person_can_read(machine) -> None:
     content = json.loads((machine.directory / RECORD_FILE).read_text())
     assert content["version"] == 1
     assert {entry["kind"] for entry in content["installed"]} == {"nss"}
-    assert installation.NAME_PREFIX in content["installed"][0]["subject"]
+    assert NAME_PREFIX in content["installed"][0]["subject"]
