@@ -17,7 +17,7 @@ GO_SOURCES := /usr/share/gocode/src/golang.org/x
 BROWSERS := $(if $(shell grep -x ID=debian /etc/os-release),chromium=chromium firefox-esr=firefox-esr)
 UNIT_TOOLS := $(TOOLS) openssl=openssl keytool=default-jre-headless certutil=libnss3-tools tshark=tshark \
     groff=groff-base fish=fish
-E2E_TOOLS := iptables-legacy=iptables sysctl=procps wget=wget nginx=nginx \
+E2E_TOOLS := zsh=zsh man=man-db /usr/share/bash-completion/bash_completion=bash-completion iptables-legacy=iptables sysctl=procps wget=wget nginx=nginx \
     sshd=openssh-server ssh=openssh-client microsocks=microsocks danted=dante-server \
     tinyproxy=tinyproxy squid=squid-openssl socat=socat nghttp=nghttp2-client gnutls-cli=gnutls-bin tcpdump=tcpdump \
     botan=botan lighttpd=lighttpd /usr/lib/lighttpd/mod_wolfssl.so=?lighttpd-mod-wolfssl \
@@ -29,13 +29,15 @@ E2E_TOOLS := iptables-legacy=iptables sysctl=procps wget=wget nginx=nginx \
     /usr/lib/nginx/modules/ngx_http_brotli_filter_module.so=libnginx-mod-http-brotli-filter \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
-.PHONY: help demo test check style types imports generated unit e2e wheel bench fuzz foreign-suites conformance tls-runner pictures clean
+.PHONY: help demo test check style types imports generated unit e2e package lock bench fuzz foreign-suites conformance tls-runner pictures clean
 help:
 	@echo "make demo    show mitml4 at work in a lab of network namespaces"
 	@echo "make test    run every check that a change has to pass"
 	@echo "make check   only the quick checks: style, types, import directions, generated files"
 	@echo "make unit    the tests that need no root and no namespaces"
 	@echo "make e2e     the other tests: real clients and servers, as root"
+	@echo "make package build what is released into dist/: sdist, wheel, Debian package, lists of components"
+	@echo "make lock    renew the versions in tools/locks that developers and the Debian package have"
 	@echo "make fuzz    the fuzz tests, for longer"
 	@echo "make bench   measure, and compare with other proxies"
 	@echo "make foreign-suites   run other projects' tests directly and through mitml4, and compare"
@@ -49,12 +51,12 @@ demo: .venv/ready
 	@if unshare -Urn true 2>/dev/null; then exec $(BIN)/mitml4 demo; \
 	else exec $(SUDO) $(BIN)/mitml4 demo; fi
 
-# Checks, the wheel and unit tests share the cores; each is shown when it ends. The end-to-end tests
+# Checks and unit tests share the cores; each is shown when it ends. The end-to-end tests
 # come behind, because they start programs that have to answer in time.
 test: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
-	@$(MAKE) --no-print-directory --jobs --output-sync check wheel unit
+	@$(MAKE) --no-print-directory --jobs --output-sync check unit
 	@$(MAKE) --no-print-directory e2e
 
 check: style types imports generated
@@ -72,6 +74,8 @@ imports: .venv/ready-to-develop
 generated: .venv/ready-to-develop
 	$(BIN)/python tools/generate.py --check
 
+LOCK := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
+    --no-annotate --no-header
 CORES := $(shell nproc)
 PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --dist worksteal --numprocesses
 # The tests start mitml4 hundreds of times; without this, compiling would take half of each start.
@@ -90,19 +94,14 @@ e2e: .venv/ready-to-develop
 	$(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1) $(PYTEST) $$((2 * $(CORES))) \
 	    tests/e2e tests/machine
 
-# Only the wheel is installed, so this finds what is missing in it.
-wheel: .venv/ready-to-develop
-	@set -e; work=$$(mktemp -d); trap 'rm -rf "$$work"' EXIT; \
-	$(BIN)/python -m build --wheel --no-isolation --outdir "$$work" . >"$$work/log" 2>&1 || \
-	    { cat "$$work/log"; exit 1; }; \
-	$(PYTHON) -m venv --without-pip "$$work/venv"; \
-	$(BIN)/pip --python "$$work/venv/bin/python" install -q --disable-pip-version-check --no-compile \
-	    "$$work"/*.whl; \
-	cd "$$work"; \
-	venv/bin/mitml4 --version; \
-	venv/bin/mitml4 --help >help; grep -q intercept help; \
-	venv/bin/mitml4 schema >schema; grep -q flow.close schema; \
-	echo "the wheel installs and starts"
+package: .venv/ready-to-develop
+	@$(BIN)/python tools/package.py
+
+# The newest versions that pyproject.toml permits, for every version of Python.
+lock: .venv/ready-to-develop
+	@$(BIN)/pip install -q --disable-pip-version-check uv
+	$(LOCK) pyproject.toml -o tools/locks/runtime.txt
+	$(LOCK) pyproject.toml --group dev -c tools/locks/runtime.txt -o tools/locks/development.txt
 
 fuzz: .venv/ready-to-develop
 	$(BIN)/python -m pytest -q tests/fuzz --hypothesis-profile=long
@@ -135,18 +134,20 @@ clean:
 	    bench/results
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/ready: pyproject.toml
+.venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "error: $(PYTHON) is older than 3.11"; \
 	      echo "hint: make PYTHON=python3.12 …"; exit 1; } >&2
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	    tools/install-commands python3-venv-is-missing=python3-venv
-	@[ -x $(BIN)/python ] || $(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv .venv
+
+.venv/ready: .venv/bin/python pyproject.toml
 	@$(BIN)/pip install -q --disable-pip-version-check --editable .
 	@touch $@
 
-# Dependency groups came with pip 25.1.
-.venv/ready-to-develop: .venv/ready
-	@$(BIN)/pip install -q --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/pip install -q --disable-pip-version-check --group dev
-	@touch $@
+# With the locked versions, and checked by their hashes.
+.venv/ready-to-develop: .venv/bin/python pyproject.toml tools/locks/development.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r tools/locks/development.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch .venv/ready $@
