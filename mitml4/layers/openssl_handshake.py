@@ -82,10 +82,16 @@ class OpenSslHandshake(Handshake):
 
         The client has not been answered yet. So if the server asks for a client certificate, the
         flow can be passed through at once. The server may also ask, and then end the handshake.
+
+        A client that has ended may still read the server's answer. The server has the client's end,
+        so our Finished cannot be sent; what the client is shown has been verified before that.
         """
         try:
             await stream.handshake()
-        except (StreamTruncated, OSError):
+        except (StreamTruncated, OSError) as error:
+            has_ended = isinstance(error, BrokenPipeError) and self.bridge.up.ended
+            if has_ended and stream.connection.get_peer_certificate():
+                return None
             if not stream.alerts.asked_for_certificate:
                 raise
             if given_up := await self.leave_request_to_client(None):
