@@ -31,7 +31,9 @@ class Console:
     """Prints as the global options say."""
 
     verbosity: int = 0
-    """-1: only errors; 1 and 2: the developers' log as well, 2 with tracebacks."""
+    """-1: only errors; 1 and 2: the developers' log as well."""
+    has_tracebacks: bool = False
+    """Whatever a command's own -q says."""
     color: Color = "auto"
 
     def say(self, text: str) -> None:
@@ -53,7 +55,7 @@ class Console:
 
     def traceback(self, error: BaseException) -> None:
         """Print the traceback, with -vv only."""
-        if self.verbosity >= 2:
+        if self.has_tracebacks:
             self._write("".join(traceback.format_exception(error)).rstrip())
 
     @staticmethod

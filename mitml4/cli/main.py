@@ -29,7 +29,7 @@ from mitml4 import __version__
 from mitml4.cli.console import Console, let_go_of_stdout
 from mitml4.cli.origin import origin_of
 from mitml4.dataclass import dataclass
-from mitml4.errors import ExitCode, MachineError, MitmError
+from mitml4.errors import ExitCode, MachineError, MitmError, UsageError
 from mitml4.screen.terminal import Color
 
 __all__ = ["COMMANDS", "COMPLETE_VARIABLE", "ENVIRONMENT_PREFIX", "Entry", "cli", "main", "run"]
@@ -166,9 +166,10 @@ Examples:
 def cli(ctx: click.Context, *, quiet: bool, verbose: int, color: Color) -> None:
     """Intercept TCP connections, name the protocol stack of each, and decrypt TLS."""
     if quiet and verbose:
-        ctx.fail("-q and -v contradict each other")
+        raise UsageError("-q and -v contradict each other", hint="leave out -q")
     console = ctx.ensure_object(Console)
     console.verbosity = -1 if quiet else verbose
+    console.has_tracebacks = verbose > 1
     console.color = color
     _log(console.verbosity)
 

@@ -106,7 +106,7 @@ def test_an_unknown_option_is_a_usage_error_with_the_commands_help_as_hint(capsy
 
 def test_quiet_and_verbose_contradict_each_other(capsys) -> None:
     assert run(["-q", "-v", "schema"]) == 2
-    assert "contradict" in capsys.readouterr().err
+    assert "contradict each other\nhint: leave out -q" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("outcome", "code"), [(None, 0), (0, 0), (1, 1), (3, 3)])
@@ -152,6 +152,13 @@ def test_a_traceback_comes_with_vv_only(ending) -> None:
     assert "Traceback" not in ending(RuntimeError("oh"), "-v")[1]
     assert "Traceback" in ending(RuntimeError("oh"), "-vv")[1]
     assert "Traceback" in ending(MitmError("oh"), "-vv")[1]
+
+
+def test_a_traceback_comes_beside_the_quiet_of_a_command(capsys) -> None:
+    run(["-vv", "run", "-q", "--payload-limit", "1MB", "--", "no-such-command"])
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "error: " in said
 
 
 def test_quiet_still_tells_errors(ending) -> None:
