@@ -30,6 +30,8 @@ _MAX_RULES: Final = 1000
 _MAX_DELAY_S: Final = 600.0
 _MIN_RATE: Final = 1.0
 
+_TOML: Final = "https://toml.io describes the language of the file"
+
 _UNITS_S: Final = {"ms": 0.001, "s": 1.0, "m": 60.0}
 _DURATION: Final = regex(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m)")
 _RATE: Final = regex(r"([0-9]{1,12}(?:\.[0-9]{1,9})?) ?([kMG]?)(i?)B/s")
@@ -60,13 +62,14 @@ def parse_rules(name: str, content: bytes, folder: Folder | None = None) -> tupl
         text = content.decode()
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise RulesError(f"{name}:{line}:1: not UTF-8") from None
+        raise RulesError(f"{name}:{line}:1: not UTF-8", hint=_TOML) from None
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise RulesError(f"{name}:{_toml_place(str(error), text)}") from None
+        raise RulesError(f"{name}:{_toml_place(str(error), text)}", hint=_TOML) from None
     except RecursionError:
-        raise RulesError(f"{name}:1:1: too many brackets within one another") from None
+        message = f"{name}:1:1: too many brackets within one another"
+        raise RulesError(message, hint=_TOML) from None
     return _Reader(name, text, folder).read(document)
 
 
@@ -137,7 +140,7 @@ class _Reader:
             self._fail(number, ends[1], f"{ends[1]} and {ends[0]} are two ends of one rule")
         if "to" in table and ends:
             self._fail(number, "to", f"to has no effect beside {ends[0]}")
-        if set(table) <= {"match"}:
+        if not any(value for key, value in made.items() if key != "match"):
             self._fail(number, None, "this rule does nothing")
         if made.get("file") and self.folder:
             try:

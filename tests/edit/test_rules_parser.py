@@ -62,6 +62,7 @@ FAULTS = {
     "[rule]\nclose = true": "1:1: ",
     "other = 1": "1:1: unknown key 'other'",
     "[[rule]]\nmatch = 'port:443'": "1:1: this rule does nothing",
+    "[[rule]]\nreset = false\nset-request-headers = {}": "1:1: this rule does nothing",
     "[[rule]]\nmatch = 'port:443 nope:1'\nclose = true": "2:19: match: there is no word nope:",
     "[[rule]]\nmatch = 'size>1M'\nclose = true": "2:10: match: size: is known only",
     "[[rule]]\nmatch = 'path:/a status:404'\nrespond = { status = 200 }": (
@@ -106,6 +107,7 @@ def test_a_fault_is_said_with_its_place(text: str) -> None:
         parse_rules("r.toml", text.encode())
     assert caught.value.message.startswith(f"r.toml:{FAULTS[text]}"), caught.value.message
     assert "\n" not in caught.value.message
+    assert caught.value.hint
 
 
 def test_bytes_that_are_no_text_are_a_fault() -> None:
