@@ -80,6 +80,22 @@ def test_roots_are_found_where_they_usually_are_or_where_programs_say(
     found.root.close()
 
 
+def test_of_the_host_only_what_its_system_and_the_programs_use_is_covered(tmp_path, monkeypatch):
+    """`ip netns exec` leaves a program the host's files, which have others' environments too."""
+    usual, others, named = (
+        f"{prefix}/lib/python3.11/site-packages/certifi/cacert.pem"
+        for prefix in ("/usr", "/srv/others/.venv", "/srv/own/.venv")
+    )
+    for each in (usual, others, named):
+        (tmp_path / each[1:]).parent.mkdir(parents=True)
+        (tmp_path / each[1:]).touch()
+    found = group(tmp_path, Program("/usr/bin/python3", ("/srv/own/.venv/bin/python",), {}))
+    assert set(places_of_files(found)) == {usual, others, named}
+    monkeypatch.setattr(Root, "is_ours", True)
+    assert set(places_of_files(found)) == {usual, named}
+    found.root.close()
+
+
 @pytest.mark.parametrize(
     ("arguments", "environ", "own"),
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -92,9 +92,12 @@ class ProgramGroup:
         self.root.close()
 
 
-def program_groups(target: Target, variables: Collection[str]) -> Iterator[ProgramGroup]:
+def program_groups(
+    target: Target, variables: Collection[str]
+) -> tuple[list[ProgramGroup], int]:
     """The programs of a target's network namespace, with these variables of theirs; not those that
-    have our own files, or that may not be looked at. The process that was named comes first."""
+    have our own files, or that may not be looked at. The process that was named comes first. The
+    number is that of the groups that are left out, since there are too many."""
     pids: dict[int, list[int]] = {}
     ours = os.stat("/proc/self/ns/mnt").st_ino
     listed = sorted(int(each) for each in os.listdir("/proc") if each.isdecimal())
@@ -104,9 +107,11 @@ def program_groups(target: Target, variables: Collection[str]) -> Iterator[Progr
                 mounts = os.stat(f"/proc/{pid}/ns/mnt").st_ino
                 pids.setdefault(mounts, []).append(pid)
     pids.pop(ours, None)
+    groups = []
     for together in list(pids.values())[:_MOST]:
         with suppress(OSError, MachineError):
-            yield ProgramGroup.of_processes(together, variables)
+            groups.append(ProgramGroup.of_processes(together, variables))
+    return groups, max(0, len(pids) - _MOST)
 
 
 def _strings(pid: int, name: str) -> list[str]:

@@ -43,6 +43,13 @@ class Root:
             raise MachineError(f"cannot see the files of process {pid}: {error.strerror}") from None
         return root
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this process's root directory: of a program that `ip netns exec` has
+        started, for example."""
+        theirs, ours = os.fstat(self._descriptor), os.stat("/")
+        return (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino)
+
     def open(self, path: str, flags: int) -> int:
         """A descriptor of a file. Raises OSError."""
         how = _OPEN_HOW.pack(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT)

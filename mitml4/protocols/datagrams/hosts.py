@@ -1,6 +1,6 @@
 """What hosts need to live in a network: time, addresses, management, logs. Named only.
 
-ntp           LI, version, mode; stratum …                     RFC 5905 §7.3, port 123
+ntp           LI, version, mode; stratum, poll, precision …    RFC 5905 §7.3, port 123
 dhcp          op … 63825363 at 236                             RFC 2131 §2
 dhcpv6        type, transaction; options                       RFC 8415 §8, ports 546 and 547
 snmp          SEQUENCE { version, … }                          RFC 3416, RFC 3412, ports 161 and 162
@@ -28,6 +28,10 @@ __all__ = ["PROTOCOLS"]
 
 MODES: Final = range(1, 6)
 MAX_STRATUM: Final = 16
+POLLS: Final = (-16, 17)
+PRECISIONS: Final = (-32, 32)
+"""Powers of two, in seconds. 32 is what clients send that say nothing of themselves
+(draft-ietf-ntp-data-minimization §4)."""
 MAX_ROOT_S: Final = 0xFF
 NTP: Final = 48
 
@@ -39,7 +43,9 @@ def read_ntp(reader: Reader) -> None:
     if not 1 <= first >> 3 & 7 <= 4 or first & 7 not in MODES:
         raise ProtocolError("an unknown version or mode")
     reader.uint(1, 0, MAX_STRATUM)
-    reader.take(2)
+    for low, high in (POLLS, PRECISIONS):
+        if not low <= int.from_bytes(reader.take(1), signed=True) <= high:
+            raise ProtocolError("an interval that no clock has")
     for _ in ("root delay", "root dispersion"):
         reader.uint(2, 0, MAX_ROOT_S)
         reader.take(2)

@@ -127,7 +127,8 @@ def read_gtp(reader: Reader) -> None:
 
 
 def read_teredo(reader: Reader) -> None:
-    """IPv6, behind what a relay puts before it."""
+    """A packet of IPv6 that is whole, behind what a relay puts before it. Trailers may follow it
+    (RFC 6081 §4)."""
     if reader.data.startswith(b"\0\1"):
         reader.take(2)
         client, authentication = reader.uint(1), reader.uint(1)
@@ -135,7 +136,9 @@ def read_teredo(reader: Reader) -> None:
     if reader.data[reader.at :].startswith(b"\0\0"):
         reader.take(8)
     reader.uint(1, 0x60, 0x6F)
-    reader.take(39)
+    reader.take(3)
+    payload = reader.uint(2)
+    reader.take(34 + payload)
 
 
 PROTOCOLS: Final = (

@@ -53,12 +53,11 @@ class Attachment:
             owners = undo.enter_context(
                 OwnerFinder.start(open_diag(network), network=target.network, user=target.user)
             )
-            found = []
-            for each in program_groups(target, VARIABLES):
+            found, left_out = program_groups(target, VARIABLES)
+            for each in found:
                 undo.callback(each.close)
-                found.append(each)
             names = NameFiles.of(found[0].root if found else None, target.path)
-            trusting = ContainerTrust.open(target, found) if trust else None
+            trusting = ContainerTrust.open(target, found, left_out) if trust else None
             undo.pop_all()
             return cls(target, network, container, trusting, owners, names, tuple(found))
 

@@ -62,10 +62,13 @@ _KEYSTORES: Final = (
 )
 _INSIDE_PREFIX: Final = ("lib/security/cacerts", "jre/lib/security/cacerts")
 _PYTHON_LIBRARIES: Final = ("lib/python3*", "lib64/python3*")
+_SYSTEM_PREFIXES: Final = ("/usr", "/usr/local")
 _PYTHON_PREFIXES: Final = (
-    *("/usr", "/usr/local", "/opt/*", "/root/.local", "/home/*/.local"),
+    *(*_SYSTEM_PREFIXES, "/opt/*", "/root/.local", "/home/*/.local"),
     *("/.venv", "/venv", "/*/.venv", "/*/venv", "/*/env", "/*/*/.venv", "/*/*/venv"),
 )
+"""Where a container has its Python. On a host, which is larger, most of these belong to programs of
+other networks."""
 _IN_PACKAGES: Final = (
     "certifi/cacert.pem",
     "pip/_vendor/certifi/cacert.pem",
@@ -129,7 +132,8 @@ def _in_prefixes(root: Root, prefixes: Iterable[str]) -> Iterator[str]:
     own = [each for each in prefixes if each.startswith("/")]
     for prefix in own:
         yield from chain.from_iterable(root.matching(f"{prefix}/{each}") for each in _INSIDE_PREFIX)
-    for prefix in dict.fromkeys((*own, *_PYTHON_PREFIXES)):
+    usual = _SYSTEM_PREFIXES if root.is_ours else _PYTHON_PREFIXES
+    for prefix in dict.fromkeys((*own, *usual)):
         for library in _PYTHON_LIBRARIES:
             for packages in root.matching(f"{prefix}/{library}"):
                 for where in ("site-packages", "dist-packages"):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from itertools import chain
 from typing import Final, Self
 
 from cryptography import x509
@@ -35,6 +37,10 @@ __all__ = ["ContainerTrust", "with_certificate"]
 
 _LONGEST: Final = 16 << 20
 _SHOWN: Final = 3
+_TOLD_AFTER_S: Final = 0.5
+_MAX_S: Final = 10.0
+"""How long files are covered. Each group of programs gets one cover all the same, the usual bundle's
+or a directory's."""
 _MARK: Final = b"CERTIFICATE-----"
 _HASHED: Final = regex(r"[0-9a-f]{8}\.[0-9]+")
 
@@ -50,11 +56,13 @@ class ContainerTrust:
         self._failures = failures
 
     @classmethod
-    def open(cls, target: Target, programs: Iterable[ProgramGroup]) -> Self:
-        """Start helpers, before any thread is started. The caller closes the groups. Raises
-        MachineError."""
+    def open(cls, target: Target, programs: Iterable[ProgramGroup], left_out: int = 0) -> Self:
+        """Start helpers, before any thread is started. The caller closes the groups; `left_out` is
+        how many more there are. Raises MachineError."""
         found: list[tuple[ProgramGroup, Covers]] = []
         failures: list[str] = []
+        if left_out:
+            failures.append(f"those of programs in {left_out} more mount namespaces")
         for group in programs:
             try:
                 found.append((group, Covers.start(group.namespace)))
@@ -76,15 +84,25 @@ class ContainerTrust:
         return []
 
     def lay(self, certificate: x509.Certificate) -> Iterator[str]:
-        """Cover the files. Yields notes to the user."""
+        """Cover the files, for a limited time. Yields notes to the user."""
         covered: list[str] = []
         is_trusted = False
+        what = self._target.what
+        began = time.monotonic()
+        is_told = False
         for group, covers in self._found:
             laying = _Laying(group, covers, certificate)
-            covered += (*laying.directories(), *laying.files())
+            for path in chain(laying.directories(), laying.files()):
+                covered.append(path)
+                took_s = time.monotonic() - began
+                if took_s > _TOLD_AFTER_S and not is_told:
+                    is_told = True
+                    yield f"looking for roots in the files of {what}"
+                if took_s > _MAX_S:
+                    laying.failures.append(f"those of process {group.pid} (too many, or too slow)")
+                    break
             self._failures += laying.failures
             is_trusted |= laying.is_trusted
-        what = self._target.what
         if covered:
             yield (
                 f"programs of {what} trust the CA from now on ({_listed(covered)}); those that "

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.errors import ProtocolError
-from mitml4.protocols.conversation import Direction, LayerContext
+from mitml4.protocols.conversation import Direction, LayerContext, Verdict
 from mitml4.protocols.datagram import DatagramProtocol, Evidence, Exchange
 from mitml4.protocols.datagrams.registry import PROTOCOLS, announced, by_name, detect
 from mitml4.protocols.parts.fields import Short
@@ -131,6 +131,19 @@ def test_a_weak_rule_needs_a_port_or_an_answer() -> None:
     assert (row and row.name, is_final) == ("ntp", True)
     assert detect(exchange([(UP, NTP), (DOWN, b"something else")], 40000, 9)) == (None, True)
     assert detect(exchange([(UP, b"<34>hello")], 40000, 9)) == (None, True)
+
+
+def test_fields_that_no_sender_fills_so_are_no_match_on_a_usual_port() -> None:
+    quiet_client = b"\x23\0\0\x20" + NTP[4:]
+    assert by_name("ntp").detect(exchange([(UP, quiet_client)], 123)) is Verdict.MATCH
+    packet = b"\x60\0\0\0\0\x08" + bytes(34)
+    assert by_name("teredo").detect(exchange([(UP, packet + bytes(8))], 3544)) is Verdict.MATCH
+    for port, datagram in (
+        (123, NTP[:2] + b"\x40" + NTP[3:]),  # polls every 2^64 seconds
+        (123, NTP[:3] + b"\x60" + NTP[4:]),
+        (3544, packet + bytes(7)),
+    ):
+        assert detect(exchange([(UP, datagram)], 40000, port)) == (None, True)
 
 
 def test_what_stays_unclear_ends() -> None:
