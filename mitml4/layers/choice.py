@@ -23,6 +23,7 @@ from mitml4.layers.redial import Redial
 from mitml4.layers.tls import InterceptTls, TlsInterceptor
 from mitml4.layers.unseen import RelayUnseen
 from mitml4.protocols.context import LayerContext
+from mitml4.tls.pinning import Program
 
 __all__ = ["LayerChoice"]
 
@@ -34,6 +35,8 @@ class LayerChoice:
     tls: TlsInterceptor
     client: str
     """The client's address."""
+    program: Program | None
+    """That of a client whose program is older than the session."""
     redial: Redial
     unseen: str | None = None
     """Why the flow is relayed without a look, if it is."""
@@ -65,7 +68,11 @@ class LayerChoice:
     def intercept_tls(self) -> InterceptTls:
         on_hello = self.editing.learn if self.editing else None
         return InterceptTls(
-            tools=self.tls, client=self.client, redial=self.redial, on_hello=on_hello
+            tools=self.tls,
+            client=self.client,
+            program=self.program,
+            redial=self.redial,
+            on_hello=on_hello,
         )
 
 

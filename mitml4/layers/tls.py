@@ -39,6 +39,7 @@ from mitml4.tls.pinning import (
     CLIENT_CERTIFICATE,
     Client,
     PassthroughCache,
+    Program,
     Site,
     Visit,
 )
@@ -71,6 +72,8 @@ class InterceptTls:
     tools: TlsInterceptor
     client: str
     """The client's address: what a client does affects its next connections."""
+    program: Program | None
+    """That of a client whose program is older than the session."""
     redial: Redial
     """If the plain connection is below, interception can be given up after the server's handshake:
     the ClientHello is passed through on another connection."""
@@ -98,7 +101,7 @@ class InterceptTls:
         if hello.sslv2 or bridge.up.ahead:
             return await self._pass_through(bridge, context, speaker, "not openable", hello)
         visit = self.tools.passthrough_cache.visit(
-            Client(self.client, kind_of_client(hello)), Site.of(str(context.target), hello.sni)
+            self.client_of(hello), Site.of(str(context.target), hello.sni)
         )
         if (reason := passthrough_reason(hello, context, visit)) is not None:
             return await self._pass_through(bridge, context, speaker, reason, hello, visit)
@@ -111,8 +114,13 @@ class InterceptTls:
     def is_probed(self, hello: ClientHello, context: LayerContext) -> bool:
         """Whether this client meets a probe next."""
         probes = self.tools.probes
-        client = Client(self.client, kind_of_client(hello))
-        return probes is not None and probes.is_due(client, _expected(hello, context))
+        return probes is not None and probes.is_due(
+            self.client_of(hello), _expected(hello, context)
+        )
+
+    def client_of(self, hello: ClientHello) -> Client:
+        """Whose next connections are affected."""
+        return Client(self.client, kind_of_client(hello), self.program)
 
     async def _probe(
         self, bridge: Bridge, context: LayerContext, hello: ClientHello, speaker: Speaker
@@ -123,7 +131,7 @@ class InterceptTls:
             return False
         name = _expected(hello, context)
         probing = ClientProbing(probes, self.tools.contexts, bridge, context, hello, name)
-        for case in probes.cases(Client(self.client, kind_of_client(hello)), name):
+        for case in probes.cases(self.client_of(hello), name):
             if case.is_offered(hello):
                 await probing.run(case, speaker)
                 return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -31,7 +32,7 @@ from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.splice import PipePool
 from mitml4.net.tap import Tap
-from mitml4.process import Process
+from mitml4.process import RunningProcess
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
@@ -151,6 +152,7 @@ class Session:
         """Run until stopped. `ca_page` is what is answered at `CA_PAGE`. Raises MitmError for what
         ended the session early; everything is closed then, too."""
         self._passthrough_cache = interceptor.passthrough_cache
+        self._passthrough_cache.trusted_since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._ca_page = ca_page
         async with writing(self.outputs.sinks, self._lose):
             async with opening as sources:
@@ -304,7 +306,7 @@ class Session:
         connection: IncomingConnection,
         source: FlowSource,
         services: Services,
-        process: Process | None = None,
+        process: RunningProcess | None = None,
     ) -> None:
         self.flows.enter(_queued(connection, source, services, process))
 
@@ -410,7 +412,7 @@ def _queued(
     connection: IncomingConnection,
     source: FlowSource,
     services: Services,
-    process: Process | None,
+    process: RunningProcess | None,
 ) -> QueuedConnection:
     client = source if source.is_one_client else connection.client.ip
     return QueuedConnection(

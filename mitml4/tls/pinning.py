@@ -4,6 +4,9 @@ What a connection shows applies to the next connections of the same client to th
 client is an address and a kind of ClientHello; a site is the logical target and the SNI. A reason
 applies to every client of a site after several clients have shown it.
 
+A program that was started before the session may have read its roots before these had the CA. So
+what it shows concerns this process alone, and the first connection after its restart is decrypted.
+
     shown                                          effect on (client, site)
     an alert about our certificate                 pinned
     it leaves: it ends the connection after our    pinned, if an earlier connection ended the same
@@ -33,6 +36,7 @@ from typing import Final, NamedTuple, TypeAlias
 from cachetools import FIFOCache
 
 from mitml4.dataclass import dataclass
+from mitml4.process import RunningProcess
 
 __all__ = [
     "CHANNEL_BINDING",
@@ -41,6 +45,7 @@ __all__ = [
     "REFUSALS",
     "Client",
     "PassthroughCache",
+    "Program",
     "Site",
     "Visit",
 ]
@@ -74,12 +79,18 @@ _MOST_VOTERS: Final = 8
 _NEVER: Final = -math.inf
 
 
+Program: TypeAlias = tuple[int, float]
+"""`RunningProcess.key`."""
+
+
 class Client(NamedTuple):
     """The connecting client."""
 
     address: str
     hello: str
     """The fingerprint of its ClientHello."""
+    program: Program | None = None
+    """Which program it is, if that is known, and was started before the session."""
 
 
 Host: TypeAlias = tuple[str, str | None]
@@ -130,6 +141,8 @@ class PassthroughCache:
         self.on_pinned = on_pinned
         self.learns_pins = learns_pins
         """False: clients that refuse our certificate are never passed through."""
+        self.trusted_since_s = _NEVER
+        """Since when programs that are started can trust the CA (CLOCK_BOOTTIME)."""
         self._records: FIFOCache[tuple[Client, Site], Record] = FIFOCache(_HARD_LIMIT)
         self._accepted_at: FIFOCache[Site, float] = FIFOCache(_HARD_LIMIT)
         """The last time that a client accepted our certificate for a site."""
@@ -142,6 +155,10 @@ class PassthroughCache:
     def visit(self, client: Client, site: Site) -> Visit:
         """A connection that begins now."""
         return Visit(self, client, site, self.clock())
+
+    def program_of(self, process: RunningProcess | None) -> Program | None:
+        """For `Client`."""
+        return process.key if process and process.started_s < self.trusted_since_s else None
 
     def record(self, client: Client, site: Site) -> Record:
         """The current state; empty if there is none."""

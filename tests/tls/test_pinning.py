@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from mitml4.process import Process, RunningProcess
 from mitml4.tls.pinning import (
     CHANNEL_BINDING,
     CLIENT_CERTIFICATE,
+    PINNED,
     Client,
     PassthroughCache,
     Site,
@@ -216,3 +218,24 @@ def test_sessions_that_were_passed_through_count_at_any_port_of_the_host() -> No
     visit(21).leave_sessions(closed=True)
     clock.now += 3601
     assert not visit().has_closed_sessions
+
+
+def test_a_program_older_than_the_session_concerns_only_itself() -> None:
+    """Restarted, it may trust the CA; one that refuses although it was started later does not."""
+    cache = PassthroughCache(lambda: 0.0)
+    process = Process(pid=7, uid=0, name="app", command=("app",), cgroup=None)
+    old, same_number, new = (RunningProcess(process, started) for started in (10, 20, 30))
+    assert cache.program_of(old) is None
+    cache.trusted_since_s = 25
+
+    def visit(running: RunningProcess | None) -> Visit:
+        program = cache.program_of(running)
+        return cache.visit(Client("192.0.2.1", "t13d", program), Site("a.test:443", "a.test"))
+
+    visit(old).refused()
+    assert visit(old).passthrough_reason == PINNED
+    for other in (same_number, new, None):
+        assert visit(other).passthrough_reason is None
+    visit(new).refused()
+    assert [visit(each).passthrough_reason for each in (new, None)] == [PINNED, PINNED]
+    assert visit(same_number).passthrough_reason is None

@@ -28,11 +28,10 @@ from mitml4.layers.tls import InterceptTls, passthrough_reason, read_hello
 from mitml4.net.stream import Stream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.policy import Target
-from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tls.context import Outcome
-from mitml4.tls.pinning import Client, Site, Visit
+from mitml4.tls.pinning import Site, Visit
 from mitml4.tls.stream import TlsStream, tls_over
 from mitml4.tls.verify import Verdict
 
@@ -83,8 +82,7 @@ class Deferred:
         self.editing.learn(context.depth, hello)
         tools = self.tls.tools
         visit = tools.passthrough_cache.visit(
-            Client(self.tls.client, kind_of_client(hello)),
-            Site.of(str(context.target), hello.sni),
+            self.tls.client_of(hello), Site.of(str(context.target), hello.sni)
         )
         version = max((each for each in hello.versions if each in _VERSIONS), default=0)
         speaks_http = hello.alpn is None or _HTTP_1 in hello.alpn

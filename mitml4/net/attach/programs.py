@@ -92,9 +92,7 @@ class ProgramGroup:
         self.root.close()
 
 
-def program_groups(
-    target: Target, variables: Collection[str]
-) -> tuple[list[ProgramGroup], int]:
+def program_groups(target: Target, variables: Collection[str]) -> tuple[list[ProgramGroup], int]:
     """The programs of a target's network namespace, with these variables of theirs; not those that
     have our own files, or that may not be looked at. The process that was named comes first. The
     number is that of the groups that are left out, since there are too many."""

@@ -28,11 +28,11 @@ from mitml4.net.confinement import confine
 from mitml4.net.isolation import CLONE_NEWUSER
 from mitml4.net.owner.diag import open_diag, owned
 from mitml4.net.owner.processes import ProcessTable
-from mitml4.process import Process
+from mitml4.process import Process, RunningProcess
 
 __all__ = ["OwnerFinder"]
 
-Told: TypeAlias = Callable[[Process | None], None]
+Told: TypeAlias = Callable[[RunningProcess | None], None]
 
 _TIMEOUT_S: Final = 0.5
 _MAX_MESSAGE: Final = 65536
@@ -163,8 +163,12 @@ class OwnerFinder:
             question.told(None)
 
 
-def _process(said: dict[str, Any] | None) -> Process | None:
-    return None if said is None else Process(**said | {"command": tuple(said["command"])})
+def _process(said: dict[str, Any] | None) -> RunningProcess | None:
+    if said is None:
+        return None
+    process = said["process"]
+    process["command"] = tuple(process["command"])
+    return RunningProcess(Process(**process), said["started_s"])
 
 
 def _work(
@@ -189,7 +193,7 @@ def _work(
 
 def _find(
     diag: socket.socket, processes: ProcessTable, client: Address, destination: Address
-) -> Process | None:
+) -> RunningProcess | None:
     try:
         socket_of_client = owned(diag, client, destination)
     except OSError:

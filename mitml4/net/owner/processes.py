@@ -20,7 +20,7 @@ from cachetools import LRUCache
 
 from mitml4.dataclass import dataclass
 from mitml4.net.owner.diag import Owned
-from mitml4.process import Process
+from mitml4.process import Process, RunningProcess
 
 __all__ = ["ProcessTable"]
 
@@ -36,6 +36,7 @@ _MAX_SCAN_S: Final = 0.02
 _SCAN_SHARE: Final = 0.1
 """The share of the time for such looks."""
 _INODES: Final = 4096
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
 _MAX_ARGUMENTS: Final = 4096
 """Bytes of a command line that are kept."""
 
@@ -46,7 +47,7 @@ class _Seen:
 
     stat: tuple[str, str]
     """Its name and start time: another process has others."""
-    process: Process
+    running: RunningProcess
 
 
 class _Found(NamedTuple):
@@ -71,20 +72,21 @@ class ProcessTable:
         self._seen: LRUCache[int, _Seen] = LRUCache(_REMEMBERED)
         self._may_scan_at = 0.0
 
-    def find(self, owned: Owned) -> Process | None:
+    def find(self, owned: Owned) -> RunningProcess | None:
         """The process that has a socket; None: it has gone, may not be looked at, or was not found
         in time."""
         found = self._find(owned)
-        process = None if found is None else self._describe(found.pid)
-        if found is None or process is None:
+        running = None if found is None else self._describe(found.pid)
+        if found is None or running is None:
             return None
-        likely = self._recent.setdefault(process.pid, deque(maxlen=_LIKELY))
+        pid = running.process.pid
+        likely = self._recent.setdefault(pid, deque(maxlen=_LIKELY))
         if found.descriptor and found.descriptor not in likely:
             likely.appendleft(found.descriptor)
-        self._recent.move_to_end(process.pid)
+        self._recent.move_to_end(pid)
         while len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
-        return process
+        return running
 
     def _find(self, owned: Owned) -> _Found | None:
         if pid := self._by_inode.pop(owned.inode, None):
@@ -170,7 +172,7 @@ class ProcessTable:
                 return int(link[8:-1])
         return 0
 
-    def _describe(self, pid: int) -> Process | None:
+    def _describe(self, pid: int) -> RunningProcess | None:
         """The process of this number, or of the thread: /proc has threads by their numbers, too,
         and does not list them. A thread may be in another network namespace than its process."""
         directory = f"{self._root}/{pid}"
@@ -181,7 +183,7 @@ class ProcessTable:
             known_by = name, after.split()[19]  # starttime
             seen = self._seen.get(pid)
             if seen and seen.stat == known_by:
-                return seen.process
+                return seen.running
             status = _read(f"{directory}/status")
             if (leader := _number(status, "Tgid:", 1)) != pid:
                 return self._describe(leader)
@@ -192,10 +194,11 @@ class ProcessTable:
                 command=_arguments(_read(f"{directory}/cmdline")),
                 cgroup=_cgroup(_read(f"{directory}/cgroup").splitlines()),
             )
+            running = RunningProcess(process, int(known_by[1]) / _TICKS)
         except (OSError, IndexError, ValueError, StopIteration):
             return None
-        self._seen[pid] = _Seen(known_by, process)
-        return process
+        self._seen[pid] = _Seen(known_by, running)
+        return running
 
 
 def _read(path: str) -> str:

@@ -39,8 +39,7 @@ _LONGEST: Final = 16 << 20
 _SHOWN: Final = 3
 _TOLD_AFTER_S: Final = 0.5
 _MAX_S: Final = 10.0
-"""How long files are covered. Each group of programs gets one cover all the same, the usual bundle's
-or a directory's."""
+"""How long files are covered; after that, one more for each group of programs."""
 _MARK: Final = b"CERTIFICATE-----"
 _HASHED: Final = regex(r"[0-9a-f]{8}\.[0-9]+")
 

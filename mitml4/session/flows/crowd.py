@@ -22,7 +22,7 @@ import trio
 
 from mitml4.dataclass import dataclass
 from mitml4.net.listener import IncomingConnection
-from mitml4.process import Process
+from mitml4.process import RunningProcess
 from mitml4.session.flows.services import Services
 
 __all__ = ["Crowd", "Limits", "QueuedConnection"]
@@ -89,7 +89,7 @@ class QueuedConnection:
     services: Services
     client: object
     """An address, or another value that identifies the client."""
-    process: Process | None = None
+    process: RunningProcess | None = None
     """Which one has connected, if that is known."""
     is_only_client: bool = False
     """Its source has no other client, so this one need not leave room for others."""

@@ -41,7 +41,7 @@ from mitml4.net.dial import EXHAUSTED
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.memory import memory_pair
 from mitml4.net.stream import Stream, Transport
-from mitml4.process import Process
+from mitml4.process import RunningProcess
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.expected import Announcement
 from mitml4.protocols.policy import (
@@ -89,12 +89,13 @@ class Flow:
         number: int,
         connection: IncomingConnection,
         services: Services,
-        process: Process | None = None,
+        process: RunningProcess | None = None,
     ) -> None:
         """`process`: which one has connected, if that is known."""
         self.number = number
         self.connection = connection
         self.services = services
+        self._process = process
         self.report = Report(number, services.publish, services.wants)
         names = services.names_of(connection.destination)
         self._name = name = names[0] if names else None
@@ -126,7 +127,7 @@ class Flow:
         """Why the server's side did not take it."""
         self._until_reset = trio.CancelScope()
         self._editing = self._begin_editing(name)
-        self.report.open(connection, name, self.services.container, process)
+        self.report.open(connection, name, services.container, process.process if process else None)
 
     @property
     def wire_bytes(self) -> tuple[int, int]:
@@ -287,6 +288,7 @@ class Flow:
         return LayerChoice(
             tls=self.services.tls,
             client=self.connection.client.ip,
+            program=self.services.tls.passthrough_cache.program_of(self._process),
             redial=Redial(self._dial, self._adopt, depth=1 if self._tunnel else 0),
             unseen=self.services.unseen,
             editing=self._editing,

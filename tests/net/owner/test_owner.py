@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ from mitml4.address import Address
 from mitml4.net.owner.diag import Owned, open_diag, owned
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.owner.processes import ProcessTable
-from mitml4.process import Process
+from mitml4.process import Process, RunningProcess
 
 _CONNECT = (
     "import os, socket, sys\n"
@@ -63,8 +64,11 @@ def test_a_process_is_described_as_it_is() -> None:
         server = Address.of(listener.getsockname())
         found = owned(diag, client, server)
         assert found
-        process = ProcessTable().find(found)
-        assert process
+        running = ProcessTable().find(found)
+        assert running
+        age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - running.started_s
+        assert 0 <= age_s < 60
+        process = running.process
         directory = Path(f"/proc/{pid}")
         assert (process.pid, process.uid) == (pid, os.geteuid())
         assert process.name == (directory / "comm").read_text().rstrip("\n")
@@ -86,9 +90,9 @@ def test_processes_are_told_apart_and_found_again_without_a_look_at_all(
             monkeypatch.setattr(table, "_scan", lambda _owned: None)
             monkeypatch.setattr(table, "_started_last", lambda: iter((first, second)))
             for client in clients:
-                process = table.find(found[client])
-                assert process
-                assert process.pid == expected[client]
+                running = table.find(found[client])
+                assert running
+                assert running.process.pid == expected[client]
         assert table.find(found[clients[0]]) is None
 
 
@@ -134,14 +138,15 @@ def test_the_cgroup_is_that_of_version_2_or_else_of_systemd(
         (tmp_path / "7" / name).write_text(text)
     table = ProcessTable(root=str(tmp_path))
     expected = Process(pid=7, uid=2, name="a b) c", command=("x", "-y"), cgroup=path)
-    assert table.find(Owned(99, os.geteuid())) == expected
+    ticks = os.sysconf("SC_CLK_TCK")
+    assert table.find(Owned(99, os.geteuid())) == RunningProcess(expected, 18 / ticks)
 
 
 async def test_a_helper_finds_them_while_a_session_runs() -> None:
-    told: list[Process | None] = []
+    told: list[RunningProcess | None] = []
     both = trio.Event()
 
-    def tell(process: Process | None) -> None:
+    def tell(process: RunningProcess | None) -> None:
         told.append(process)
         if len(told) == 2:
             both.set()
@@ -159,7 +164,7 @@ async def test_a_helper_finds_them_while_a_session_runs() -> None:
             with trio.fail_after(10):
                 await both.wait()
             nursery.cancel_scope.cancel()
-    assert [process and process.pid for process in told] == [pid, None]
+    assert [running and running.process.pid for running in told] == [pid, None]
 
 
 async def test_no_connection_waits_for_a_helper_that_does_not_answer_or_has_ended(
@@ -167,7 +172,7 @@ async def test_no_connection_waits_for_a_helper_that_does_not_answer_or_has_ende
 ) -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
-    told: list[Process | None] = []
+    told: list[RunningProcess | None] = []
     server = Address("127.0.0.1", 1)
     with OwnerFinder(ours) as finder, theirs:
         async with trio.open_nursery() as nursery:
