@@ -92,11 +92,14 @@ def _attach(given: dict[str, Any]) -> Attach | None:
             "--iface, --container, --pid, --netns, --user or --cgroup has to say whose connections",
             hint=f"--iface NAME, one of: {present}",
         )
-    if given["reset_existing"] and named[0] not in _ATTACHED:
-        raise UsageError(
-            "--reset-existing is for --container, --pid and --netns",
-            hint="leave out --reset-existing",
-        )
+    for option, is_given in (
+        ("--reset-existing", given["reset_existing"]),
+        ("--no-trust", not given["trust"]),
+    ):
+        if is_given and named[0] not in _ATTACHED:
+            raise UsageError(
+                f"{option} is for --container, --pid and --netns", hint=f"leave out {option}"
+            )
     if len(named) > 1:
         raise UsageError(
             f"--{named[0]} and --{named[1]}: only one of them",

@@ -8,6 +8,7 @@ The rules are removed before `session.stop` is published.
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
@@ -71,7 +72,7 @@ async def run_session(
         authority,
         session.on_secret,
         sets=[roots] if roots else None,
-        on_pinned=_Hints(session.note).pinned if trust else None,
+        on_pinned=_hints(config, session.note, trusts=trust is not None),
     )
     for note in trust.lay(authority.certificate) if trust else ():
         session.note(note)
@@ -97,11 +98,21 @@ async def run_session(
     return ExitCode.FAILED if session.has_lost_output else ExitCode.DONE
 
 
+def _hints(config: InterceptConfig, note: Say, *, trusts: bool) -> Callable[[Site], None] | None:
+    """What is said of programs that can be made to trust the CA."""
+    if trusts:
+        return _Hints(note, "if it runs since before this session, restart it").pinned
+    if config.scope.owners:
+        return _Hints(note, "sudo mitml4 ca install, and restart the program").pinned
+    return None
+
+
 class _Hints:
     """Says of each site once that a program refuses the CA's certificates for it."""
 
-    def __init__(self, note: Say) -> None:
+    def __init__(self, note: Say, remedy: str) -> None:
         self._note = note
+        self._remedy = remedy
         self._said: set[str] = set()
 
     def pinned(self, site: Site) -> None:
@@ -109,7 +120,4 @@ class _Hints:
         if name in self._said or len(self._said) == _MOST_HINTS:
             return
         self._said.add(name)
-        self._note(
-            f"a program refuses the CA's certificate for {name}: if it runs since before this "
-            "session, restart it"
-        )
+        self._note(f"a program refuses the CA's certificate for {name}: {self._remedy}")

@@ -228,6 +228,15 @@ def test_what_a_session_is_attached_to_replaces_the_interfaces(arguments, attach
                 parse(*arguments, *other)
 
 
+def test_what_is_for_attached_programs_is_refused_elsewhere() -> None:
+    for arguments in (("--iface", "lo"), ("--user", "0")):
+        for option in ("--reset-existing", "--no-trust"):
+            with pytest.raises(UsageError, match=f"{option} is for --container") as caught:
+                parse(*arguments, option)
+            assert caught.value.hint == f"leave out {option}"
+    assert not parse("--pid", "17", "--no-trust").trust
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "x"])
 def test_max_flows_is_a_number_from_one(value: str) -> None:
     with pytest.raises(click.BadParameter):

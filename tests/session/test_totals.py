@@ -121,3 +121,16 @@ def test_reasons_of_failures_are_bounded() -> None:
         totals.publish(closed(flow))
     assert len(totals.failures) == 1025
     assert totals.failures.total() == 2000
+
+
+def test_a_summary_has_few_reasons_and_short_ones() -> None:
+    reasons = [f"{number} {'x' * 5000}" for number in range(10) for _ in range(number + 1)]
+    failed = [
+        event
+        for flow, reason in enumerate(reasons)
+        for event in (opened(flow), replace(error(flow), reason=reason), closed(flow))
+    ]
+    (line,) = (line for line in said(*failed) if line.startswith("  failed"))
+    assert line.startswith(f"  failed    55 flows (10 × client: 9 {'x' * 49}…, 9 × ")
+    assert line.endswith("…, 21 × others)")
+    assert len(line) < 330

@@ -21,7 +21,7 @@ from mitml4.net.libc import checked, libc
 from mitml4.net.rules.scope import CGROUPS, Cgroup
 from mitml4.net.tools import environment
 
-__all__ = ["CgroupWatch", "find_cgroup"]
+__all__ = ["CgroupWatch", "find_cgroup", "hierarchy"]
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _TIMEOUT_S: Final = 5
@@ -36,7 +36,7 @@ _MAX_EVENTS: Final = 65536
 def find_cgroup(name: str, mounts: Path = _MOUNTS) -> Cgroup:
     """The cgroup with a path, in its hierarchy or in the file system, or of a systemd unit. Raises
     UsageError if there is none, MachineError if the host has no cgroups of version 2."""
-    mount = _mount(mounts)
+    mount = hierarchy(mounts)
     path = _path(name, mount)
     if path == "/":
         raise UsageError("the cgroup / has all programs of this host", hint="--iface NAME")
@@ -50,8 +50,8 @@ def find_cgroup(name: str, mounts: Path = _MOUNTS) -> Cgroup:
     return cgroup
 
 
-def _mount(mounts: Path) -> Path:
-    """Where cgroups of version 2 are, with paths that nft knows."""
+def hierarchy(mounts: Path = _MOUNTS) -> Path:
+    """Where cgroups of version 2 are, with paths that nft knows. Raises MachineError."""
     found = [
         Path(row.split()[4])
         for row in mounts.read_text().splitlines()

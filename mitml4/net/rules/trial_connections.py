@@ -16,7 +16,7 @@ from mitml4.net.rules.notes import remedy_for
 from mitml4.net.rules.owned import OwnedSockets
 from mitml4.net.rules.probe import CannotProbeError, InnerProbe, ProbeLink, probe_link
 from mitml4.net.rules.ruleset import Ruleset
-from mitml4.net.rules.scope import Owner, Scope
+from mitml4.net.rules.scope import Cgroup, Owner, Scope
 
 __all__ = ["rules_of_others", "try_connections", "try_inside"]
 
@@ -26,7 +26,8 @@ async def try_connections(
 ) -> str | None:
     """Test the rules with connections. Returns why that is impossible, if it is.
 
-    Raises MachineError if no connection arrives.
+    Raises MachineError if no connection arrives, or if cgroups are in scope and it is impossible: a
+    rule for a cgroup may load and match nothing.
     """
     try:
         async with probe_link(guard.identity, ipv6=ipv6) as link:
@@ -35,7 +36,13 @@ async def try_connections(
                 for owner in scope.owners:
                     await _try_owner(owner, owned, guard, link)
     except CannotProbeError as error:
-        return f"the rules could not be tested: {error.message}"
+        untested = f"the rules could not be tested: {error.message}"
+        if cgroup := next((each for each in scope.owners if isinstance(each, Cgroup)), None):
+            raise MachineError(
+                f"{untested}; so connections of the cgroup {cgroup} may not be told from others",
+                hint="run as root: sudo mitml4 …; or --user NAME, which needs no test",
+            ) from error
+        return untested
     if failure is not None:
         raise MachineError(
             f"intercepted connections do not reach mitml4: {failure}",

@@ -20,6 +20,8 @@ from mitml4.net.gate.nflog import open_log
 from mitml4.net.gate.syn import LONGEST_SYN
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWNS, enter_network, unshare_without_power
 from mitml4.net.namespace.userns import NamespacesRefusedError, explain_powerless, explain_refusal
+from mitml4.net.rules.cgroups import hierarchy
+from mitml4.net.rules.scope import CGROUPS
 from mitml4.net.tools import attempt, complaint
 from mitml4.net.trial.child import run_in_child
 from mitml4.net.trial.rehearsal import Outcome
@@ -75,7 +77,16 @@ _FEATURES: Final = (
         "run receives its DNS queries with it",
         f"{_MODULES} nft_chain_nat nft_redir",
     ),
+    _Feature(
+        "cgroups",
+        "set s { typeof socket cgroupv2 level 1; }\n"
+        "chain c { type filter hook output priority 0; socket cgroupv2 level 1 @s accept; }",
+        "intercept --cgroup tells connections apart with them",
+        f"{_MODULES} nft_socket",
+    ),
 )
+_CGROUPS: Final = "cgroups"
+_MOUNT_CGROUPS: Final = f"mount -t cgroup2 none {CGROUPS}/unified"
 _HELD: Final = "held connections"
 
 
@@ -98,6 +109,8 @@ def check_features(bare: Outcome, missing: str | None) -> Iterator[Check]:
         elif complaint := complaints.get(feature.name) or _flaw(feature, bare):
             state, found = "fail", complaint
             remedy = _remedy(feature, complaint)
+        elif feature.name == _CGROUPS and (lack := _no_hierarchy()):
+            found, remedy = lack, as_root(_MOUNT_CGROUPS)
         else:
             state, found = "ok", f"{feature.purpose}{_proof(feature, bare)}"
         yield Check(group="kernel", name=feature.name, state=state, found=found, remedy=remedy)
@@ -124,6 +137,15 @@ def _namespaces(state: State, found: str, remedy: tuple[str, ...] = ()) -> Check
 def _flaw(feature: _Feature, bare: Outcome) -> str | None:
     """What a session found although the table loads."""
     return bare.reason if feature.name == _HELD and bare.way == "fails" else None
+
+
+def _no_hierarchy() -> str | None:
+    """Why cgroups cannot be named, although they can be matched."""
+    try:
+        hierarchy()
+    except MachineError as error:
+        return error.message
+    return None
 
 
 def _remedy(feature: _Feature, complaint: str) -> tuple[str, ...]:

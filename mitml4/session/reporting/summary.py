@@ -8,9 +8,15 @@ from typing import Final
 
 from mitml4.events import ProbeOutcome
 from mitml4.printable import printable
+from mitml4.protocols.wire_text import CUT
 from mitml4.session.reporting.totals import Totals
 
 __all__ = ["probe_lines", "summary"]
+
+_MOST_STACKS: Final = 8
+_MOST_REASONS: Final = 4
+_LONGEST: Final = 60
+"""Characters of a name or a reason."""
 
 _OUTCOMES: Final[tuple[tuple[ProbeOutcome, str], ...]] = (
     ("sent_data", "SENT DATA"),
@@ -34,7 +40,7 @@ def summary(
         f"{_size(totals.bytes_up)} up, {_size(totals.bytes_down)} down"
     ]
     if totals.stacks:
-        lines.append(f"  stacks    {_counts(totals.stacks)}")
+        lines.append(f"  stacks    {_counts(totals.stacks, _MOST_STACKS)}")
     if totals.opened or totals.passed_through:
         passed = sum(totals.passed_through.values())
         why = f" ({_counts(totals.passed_through)})" if passed else ""
@@ -72,10 +78,17 @@ def probe_lines(totals: Totals) -> Iterator[str]:
                 yield f"            {shown:<11}  {', '.join(dict.fromkeys(cases))}"
 
 
-def _counts(counter: Counter[str]) -> str:
-    return ", ".join(
-        f"{count} × {printable(name) or 'no byte'}" for name, count in counter.most_common(8)
-    )
+def _counts(counter: Counter[str], most: int = _MOST_REASONS) -> str:
+    """The most frequent ones, each cut to a bounded length, and how many others there are."""
+    shown = counter.most_common(most)
+    parts = [f"{count} × {_cut(printable(name)) or 'no byte'}" for name, count in shown]
+    if others := counter.total() - sum(count for _, count in shown):
+        parts.append(f"{others} × others")
+    return ", ".join(parts)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}{CUT}"
 
 
 def _plural(word: str, count: int) -> str:
