@@ -8,6 +8,7 @@ The rules are removed before `session.stop` is published.
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
@@ -76,6 +77,7 @@ async def run_session(
     )
     for note in trust.lay(authority.certificate) if trust else ():
         session.note(note)
+    interceptor.passthrough_cache.trusted_since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     pages = ca_pages(authority) if config.ca_page else None
     rules: AbstractAsyncContextManager[FlowSource]
     if attachment:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
@@ -152,7 +151,6 @@ class Session:
         """Run until stopped. `ca_page` is what is answered at `CA_PAGE`. Raises MitmError for what
         ended the session early; everything is closed then, too."""
         self._passthrough_cache = interceptor.passthrough_cache
-        self._passthrough_cache.trusted_since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
         self._ca_page = ca_page
         async with writing(self.outputs.sinks, self._lose):
             async with opening as sources:

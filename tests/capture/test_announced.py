@@ -8,6 +8,9 @@ from typing import Any
 from mitml4.capture.follow import follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Closed
+from mitml4.capture.tls.secrets import Secrets
+from mitml4.protocols.conversation import Direction
+from tests.capture.tls.test_decryption import Peers
 
 CLIENT, SERVER = "192.0.2.1", "198.51.100.2"
 UP, DOWN = True, False
@@ -59,9 +62,9 @@ LOGIN += [(DOWN, b"230 in\r\n")]
 FILE = [(DOWN, b"\x00\x01\x02 some bytes of a file")]
 
 
-def stacks(packets: Iterable[Packet]) -> dict[int, tuple[str, ...]]:
+def stacks(packets: Iterable[Packet], secrets: Secrets | None = None) -> dict[int, tuple[str, ...]]:
     """By the port of the destination."""
-    closed = (each for each in follow(packets) if isinstance(each, Closed))
+    closed = (each for each in follow(packets, secrets=secrets) if isinstance(each, Closed))
     return {each.flow.destination.port: each.stack for each in closed}
 
 
@@ -83,6 +86,35 @@ def test_passive_data_of_ftp_is_known_by_the_reply(wire: Any) -> None:
         8001: ("ftp-data",),
         8002: ("unknown",),
     }
+
+
+def test_protected_data_of_ftp_is_known_inside_its_tls(wire: Any) -> None:
+    """As a session of `curl --ssl-reqd`: AUTH TLS, then PROT P and EPSV where nobody else reads."""
+    control, data = Peers("TLS_AES_128_GCM_SHA256"), Peers("ECDHE-RSA-AES256-GCM-SHA384")
+    for peers in (control, data):
+        peers.shake_hands()
+    for peers, source, said in (
+        (control, control.client, b"USER a\r\n"),
+        (control, control.server, b"230 in\r\n"),
+        (control, control.client, b"PBSZ 0\r\nPROT P\r\nEPSV\r\n"),
+        (control, control.server, b"200 ok\r\n200 Private\r\n229 Entering (|||8000|)\r\n"),
+        (data, data.server, FILE[0][1]),
+    ):
+        peers.say(source, said)
+    began = [(DOWN, b"220 FTP\r\n"), (UP, b"AUTH TLS\r\n"), (DOWN, b"234 go on\r\n")]
+    of_control, of_data = ([(way is Direction.UP, each) for way, each in peers.script]
+                           for peers in (control, data))  # fmt: skip
+    wired = Wired(wire)
+    packets = wired.connection([*began, *of_control], 21) + wired.connection(of_data, 8000)
+    for keys_of, expected in (
+        ((control, data), {21: ("ftp", "tls", "ftp"), 8000: ("tls", "ftp-data")}),
+        ((control,), {21: ("ftp", "tls", "ftp"), 8000: ("tls",)}),
+        ((), {21: ("ftp", "tls"), 8000: ("tls",)}),
+    ):
+        secrets = Secrets()
+        for line in (line for peers in keys_of for line in peers.keylog):
+            secrets.add(line)
+        assert stacks(packets, secrets) == expected
 
 
 def test_active_data_of_ftp_is_known_by_the_command(wire: Any) -> None:
