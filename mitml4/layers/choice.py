@@ -22,8 +22,8 @@ from mitml4.layers.proxy.onward import TUNNELS, Onward, Opened
 from mitml4.layers.redial import Redial
 from mitml4.layers.tls import InterceptTls, TlsInterceptor
 from mitml4.layers.unseen import RelayUnseen
+from mitml4.process import RunningProcess
 from mitml4.protocols.context import LayerContext
-from mitml4.tls.pinning import Program
 
 __all__ = ["LayerChoice"]
 
@@ -35,8 +35,8 @@ class LayerChoice:
     tls: TlsInterceptor
     client: str
     """The client's address."""
-    program: Program | None
-    """That of a client whose program is older than the session."""
+    process: RunningProcess | None
+    """The client's, if that is known."""
     redial: Redial
     unseen: str | None = None
     """Why the flow is relayed without a look, if it is."""
@@ -70,7 +70,7 @@ class LayerChoice:
         return InterceptTls(
             tools=self.tls,
             client=self.client,
-            program=self.program,
+            process=self.process,
             redial=self.redial,
             on_hello=on_hello,
         )

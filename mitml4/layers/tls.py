@@ -25,6 +25,7 @@ from mitml4.layers.openssl_handshake import OpenSslHandshake
 from mitml4.layers.probing import ClientProbing
 from mitml4.layers.redial import Redial
 from mitml4.net.stream import Stream
+from mitml4.process import RunningProcess
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Speaker
 from mitml4.protocols.policy import Blocked, Closed, Target, Unreadable
@@ -39,7 +40,6 @@ from mitml4.tls.pinning import (
     CLIENT_CERTIFICATE,
     Client,
     PassthroughCache,
-    Program,
     Site,
     Visit,
 )
@@ -72,8 +72,8 @@ class InterceptTls:
     tools: TlsInterceptor
     client: str
     """The client's address: what a client does affects its next connections."""
-    program: Program | None
-    """That of a client whose program is older than the session."""
+    process: RunningProcess | None
+    """The client's, if that is known."""
     redial: Redial
     """If the plain connection is below, interception can be given up after the server's handshake:
     the ClientHello is passed through on another connection."""
@@ -120,7 +120,8 @@ class InterceptTls:
 
     def client_of(self, hello: ClientHello) -> Client:
         """Whose next connections are affected."""
-        return Client(self.client, kind_of_client(hello), self.program)
+        program = self.tools.passthrough_cache.program_of(self.process)
+        return Client(self.client, kind_of_client(hello), program)
 
     async def _probe(
         self, bridge: Bridge, context: LayerContext, hello: ClientHello, speaker: Speaker

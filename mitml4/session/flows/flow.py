@@ -288,7 +288,7 @@ class Flow:
         return LayerChoice(
             tls=self.services.tls,
             client=self.connection.client.ip,
-            program=self.services.tls.passthrough_cache.program_of(self._process),
+            process=self._process,
             redial=Redial(self._dial, self._adopt, depth=1 if self._tunnel else 0),
             unseen=self.services.unseen,
             editing=self._editing,
