@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 V4 = "198.51.100.2"
+V6 = "2001:db8:2::2"
 HELLO = "hello from nginx\n"
 WITH_HOSTS = 'mount --bind "$0" /etc/hosts && mount --bind /dev/null /etc/resolv.conf && exec "$@"'
 
@@ -73,3 +76,37 @@ def test_tls_stays_closed_for_names_that_are_known(intercept, nginx, hosts, visi
         watch = session.watch()
         outcome = visit(session, name, "https", 443)
         assert (outcome.text, watch.flow().closed["reason"]) == expected
+
+
+def test_a_running_program_reaches_only_what_is_named_by_ipv4_and_ipv6(
+    intercept, nginx, client, authority, hosts, tmp_path
+) -> None:
+    names = tmp_path / "hosts"
+    names.write_text(f"{hosts.read_text()}{V6} www.example\n")
+    mount = ("unshare", "--mount", "sh", "-c", WITH_HOSTS, str(names))
+    idle = ("sh", "-c", "echo ready; exec cat")
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with client.namespace.popen([*mount, *idle], **pipes) as program:
+        assert program.stdout.readline() == b"ready\n"
+        options = ("--allow", "www.example", "--allow", f"[{V6}]:444", "--no-trust")
+        session = intercept(*options, scope=("--pid", str(program.pid)))
+        roots = tmp_path / "roots.pem"
+        roots.write_bytes(session.ca.read_bytes() + authority.root.read_bytes())
+
+        def visit(address: str, url: str) -> tuple[str, str]:
+            name, _, port = url.partition("//")[2].partition(":")
+            watch = session.watch()
+            outcome = client.run(
+                *("curl", "-sS", "--max-time", "20", "--cacert", str(roots), url),
+                *("--resolve", f"{name}:{port}:{address}"),
+            )
+            return outcome.text, watch.flow().closed["reason"]
+
+        for address in (V4, V6):
+            for url in ("https://www.example:443", "http://www.example:80"):
+                assert visit(address, url) == (HELLO, "closed"), (address, url)
+            for url in ("https://other.example:443", "http://other.example:80"):
+                assert visit(address, url) == ("", "denied"), (address, url)
+        # Nothing listens there, and an address that is named is asked.
+        assert visit(V6, "http://other.example:444")[1] == "refused"
+        assert visit(V4, "http://other.example:444") == ("", "denied")
