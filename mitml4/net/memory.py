@@ -40,8 +40,7 @@ class MemoryStream(Transport):
 
     def __init__(self, window: int, changed: trio.lowlevel.ParkingLot) -> None:
         self.far: MemoryStream
-        self.is_closed = False
-        """Whether `close` or `abort` was called."""
+        self._is_closed = False
         self._window = window
         self._unread = bytearray()
         self._ended = False
@@ -171,7 +170,7 @@ class MemoryStream(Transport):
         if self._unread:
             self.abort()
         elif not self.is_closed:
-            self.is_closed = True
+            self._is_closed = True
             self._say_end()
         if self.below:
             self.below.close()
@@ -180,7 +179,7 @@ class MemoryStream(Transport):
         if self.below:
             self.below.abort()
         if not self.is_closed:
-            self.is_closed = True
+            self._is_closed = True
             self._unread.clear()
             self.far._receive_reset()
 
@@ -217,6 +216,10 @@ class MemoryStream(Transport):
             yield
         finally:
             self._watches.remove(watch)
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
 
     @property
     def is_gone(self) -> bool:

@@ -207,6 +207,11 @@ class Transport(Stream):
 
     @property
     @abstractmethod
+    def is_closed(self) -> bool:
+        """Whether `close` or `abort` was called."""
+
+    @property
+    @abstractmethod
     def is_gone(self) -> bool:
         """Whether it was reset, or has ended both ways; earlier bytes may still be unread."""
 

@@ -234,8 +234,12 @@ class TcpStream(Transport):
         return resets.Watched(self.fileno(), call, events)
 
     @property
+    def is_closed(self) -> bool:
+        return self.socket.fileno() < 0
+
+    @property
     def is_gone(self) -> bool:
-        if self.socket.fileno() < 0:
+        if self.is_closed:
             return True
         return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE
 
@@ -283,7 +287,7 @@ class TcpStream(Transport):
 
     @property
     def is_delivering(self) -> bool:
-        if self.socket.fileno() < 0:
+        if self.is_closed:
             return False
         # A connection that was reset still counts its unsent bytes, so its state is checked too.
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
@@ -313,12 +317,12 @@ class TcpStream(Transport):
                 raise
 
     def abort(self) -> None:
-        if self.socket.fileno() >= 0:
+        if not self.is_closed:
             self._final_bytes = self._count_bytes(was_reset=True)
             self._let_go()
 
     def close(self) -> None:
-        if self.socket.fileno() >= 0:
+        if not self.is_closed:
             self._final_bytes = self._count_bytes()
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DELIVER_ON_CLOSE)
             self._let_go()

@@ -78,7 +78,9 @@ class Contexts:
     _client_side: LRUCache[Hashable, SSL.Context] = field(default_factory=lambda: LRUCache(256))
 
     def can_offer(self, hello: ClientHello) -> bool:
-        """Whether OpenSSL supports anything of what the client offers."""
+        """Whether OpenSSL supports anything of what the client offers, and its SNI."""
+        if "\0" in (hello.sni or ""):
+            return False
         try:
             self.server_side(hello)
         except SSL.Error:

@@ -122,11 +122,13 @@ class End:
         assert isinstance(stream, MemoryStream)
         return stream.was_reset
 
-    async def start_tls(self, *, as_server: bool = False, asks: bool = False) -> None:
+    async def start_tls(
+        self, *, as_server: bool = False, asks: bool = False, hello: ClientHello = HELLO
+    ) -> None:
         context = self.contexts.server if as_server else self.contexts.client
         context = self.contexts.asking_server if asks else context
         stream = tls_over(self.stream, context, server_side=as_server)
-        prepare(stream.connection, HELLO)
+        prepare(stream.connection, hello)
         await stream.handshake()
         self.stream = stream
 

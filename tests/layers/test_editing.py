@@ -3,20 +3,25 @@ anew."""
 
 from __future__ import annotations
 
+import gc
 import gzip
 from collections.abc import Callable
+from dataclasses import replace
+from weakref import WeakSet
 
 import pytest
 import trio
 from cryptography.hazmat.primitives.serialization import Encoding
+from trio.testing import wait_all_tasks_blocked
 
 from mitml4.edit.parser import parse_rules
 from mitml4.edit.rules import RuleEditor
 from mitml4.events import LayerEvent, RuleApplied
+from mitml4.net.memory import MemoryStream
 from mitml4.net.stream import StreamTruncated
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.tls.ca import CertificateAuthority
-from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes, Script
+from tests.layers.conftest import EDIT_LIMIT, HELLO, End, FlowLab, Outcomes, Script
 
 GET = b"GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -324,6 +329,42 @@ def test_a_request_goes_to_another_server(flow_lab: FlowLab) -> None:
     assert out.met == {"client": "all", "server": "all", "elsewhere": "all"}
 
 
+def test_a_server_that_has_no_address_is_told_as_any_other(flow_lab: FlowLab) -> None:
+    editor = rules('[[rule]]\nmatch = "path:/a"\nto = "http://a..b:8000"')
+    client = says(("send", GET), ("expect", b"HTTP/1.1 502 "))
+    out = run(flow_lab, editor, client, says())
+    assert out.met["client"] == "all"
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_connections_to_other_servers_are_let_go_when_they_are_over(
+    flow_lab: FlowLab, scheme: str
+) -> None:
+    """A client may send any number of requests on one connection."""
+    editor = rules(f'[[rule]]\nmatch = "path:/a"\nto = "{scheme}://192.0.2.9:8000"')
+    near_ends: WeakSet[MemoryStream] = WeakSet()
+    answer = OK if scheme == "http" else b"HTTP/1.1 502 Bad Gateway\r\n"
+
+    async def client(end: End) -> None:
+        for _ in range(4):
+            await end.send(GET)
+            await end.expect(answer)
+            await end.receive_some() if scheme == "https" else None
+        await wait_all_tasks_blocked()
+        gc.collect()
+        assert [stream.is_closed for stream in near_ends] == [True]
+
+    async def elsewhere(end: End) -> None:
+        assert isinstance(end.stream, MemoryStream)
+        near_ends.add(end.stream.far)
+        await end.receive_some()
+        await end.send(OK)  # which is no TLS
+        await end.expect_eof()
+
+    out = flow_lab.run(client, says(), editor=editor, elsewhere=elsewhere)
+    assert out.met["client"] == "all"
+
+
 ENDINGS = {"reset": "reset", "close": "end", "hang": "all"}
 
 
@@ -441,6 +482,23 @@ def test_inside_tls_the_server_is_connected_to_when_it_is_needed(flow_lab: FlowL
     editor = rules('[[rule]]\nmatch = "host:a.test path:/no"\nrespond = { status = 503 }')
     out = run(flow_lab, editor, client, server)
     assert met_all(out), (out.met, out.errors)
+
+
+def test_inside_tls_a_client_may_name_what_is_no_host(flow_lab: FlowLab) -> None:
+    hello = replace(HELLO, sni=f"a..{'x' * 64}")
+
+    async def client(end: End) -> None:
+        await end.start_tls(hello=hello)
+        await end.send(GET)
+        await end.expect_eof()
+
+    async def server(end: End) -> None:
+        await end.start_tls(as_server=True)
+        await end.expect_eof()
+
+    editor = rules('[[rule]]\nmatch = "path:/no"\nrespond = { status = 503 }')
+    out = run(flow_lab, editor, client, server)
+    assert [(error.side, error.kind) for error in out.errors] == [("server", "certificate")]
 
 
 def test_inside_tls_a_server_that_does_not_verify_is_told(flow_lab: FlowLab, monkeypatch) -> None:

@@ -204,3 +204,8 @@ def test_a_client_certificate_is_read_at_once(tmp_path: Path) -> None:
     path.unlink()
     context = contexts.server_side(offer(AES_128_GCM, ECDHE_ECDSA_AES_128)).context
     context.check_privatekey()
+
+
+def test_a_name_that_openssl_does_not_take_is_not_offered() -> None:
+    assert Contexts().can_offer(offer(AES_128_GCM, sni="ab"))
+    assert not Contexts().can_offer(offer(AES_128_GCM, sni="a\0b"))

@@ -30,10 +30,20 @@ async def connect_tls(
 ) -> TlsStream:
     """Do the handshake, and verify the server as `--upstream` says: its defects cannot be mirrored
     here, so they end the connection unless they are ignored. Raises OSError, of which
-    RefusedCertificateError is one."""
+    RefusedCertificateError is one; `below` is closed then, and where this is cancelled."""
+    try:
+        return await _connect_tls(tools, below, host, alpn)
+    except BaseException:
+        below.close()
+        raise
+
+
+async def _connect_tls(
+    tools: HandshakeTools, below: Stream, host: str, alpn: tuple[bytes, ...]
+) -> TlsStream:
     stream = tls_over(below, tools.contexts.plain())
     if not _is_address(host):
-        stream.connection.set_tlsext_host_name(host.encode("idna"))
+        stream.connection.set_tlsext_host_name(_encoded(host))
     if alpn:
         stream.connection.set_alpn_protos(list(alpn))
     try:
@@ -50,6 +60,16 @@ async def connect_tls(
         below.abort()
         raise RefusedCertificateError(errno.EPROTO, f"its certificate: {verdict.reason}")
     return stream
+
+
+def _encoded(host: str) -> bytes:
+    """A host as SNI, which is ASCII (RFC 6066 §3). A client may have named it, so it may be no name
+    in DNS. Raises OSError."""
+    with suppress(UnicodeError):
+        name = host.encode("ascii" if host.isascii() else "idna")
+        if b"\0" not in name:
+            return name
+    raise OSError(errno.EINVAL, "a host that TLS cannot name")
 
 
 def _is_address(host: str) -> bool:

@@ -14,7 +14,6 @@ from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from functools import partial
-from socket import SOCK_STREAM
 from typing import Final, Literal
 
 import trio
@@ -33,6 +32,7 @@ from mitml4.layers.editing.flow import FlowEditing
 from mitml4.layers.lane import BrokenTlsError
 from mitml4.layers.layer import HandshakeError, Inner
 from mitml4.layers.proxy.onward import Opened
+from mitml4.layers.proxy.refusal import Refused
 from mitml4.layers.proxy.server import ProxyServer
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Report, Side
@@ -54,6 +54,7 @@ from mitml4.protocols.policy import (
 )
 from mitml4.session.flows.elsewhere import Elsewhere
 from mitml4.session.flows.proxied import Asking, ProxyServices
+from mitml4.session.flows.reaching import addresses_of, first_connected
 from mitml4.session.flows.services import Services
 from mitml4.tasks import first_of
 
@@ -121,8 +122,8 @@ class Flow:
         self._client_side: Transport | None = None
         self._server_side: Stream | None = None
         self._dialled: list[Stream] = []
-        """All connections to the server, of which the last that was adopted is the server's side.
-        All are closed with the flow, also when the task that dialled was cancelled."""
+        """The connections to servers, of which the last that was adopted is the server's side. All
+        are closed with the flow, also when the task that dialled was cancelled."""
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
         self._until_reset = trio.CancelScope()
@@ -255,7 +256,11 @@ class Flow:
             if self._again is None:  # the destination of the connection is ourselves
                 raise OSError(errno.EHOSTUNREACH, "no server was asked for")
             return await self._again()
-        stream = await self.services.connect(self.connection, name or self._name)
+        return self._keep(await self.services.connect(self.connection, name or self._name))
+
+    def _keep(self, stream: Stream) -> Stream:
+        """See that it is closed with the flow. A client may ask for any number of servers."""
+        self._dialled = [each for each in self._dialled if not each.transport.is_closed]
         self._dialled.append(stream)
         return stream
 
@@ -328,7 +333,7 @@ class Flow:
             self._server_side = stream
             self._again = asking.again
             if self._again is None:
-                self._dialled.append(stream)  # the pages'
+                self._keep(stream)  # the pages'
             return Opened(stream, sent, asking.policy or policy, hold_s)
 
         async def serve() -> None:
@@ -347,17 +352,13 @@ class Flow:
         return asking.reason
 
     async def _connect_asked(self, address: Address, name: str | None) -> Stream:
-        stream = await self.services.connect(Elsewhere(self.connection, address), name)
-        self._dialled.append(stream)
-        return stream
+        return self._keep(await self.services.connect(Elsewhere(self.connection, address), name))
 
     async def _connect_by_name(self, target: Target) -> Stream | None:
         if self.services.connect_by_name is None:
             return None
         stream = await self.services.connect_by_name(self.connection, target)
-        if stream:
-            self._dialled.append(stream)
-        return stream
+        return self._keep(stream) if stream else None
 
     # Editing
 
@@ -419,29 +420,18 @@ class Flow:
 
     async def _connect_elsewhere(self, server: Server) -> Stream:
         """Connect to a server that a rule names. Raises OSError."""
-        if self.context.policy.blocks(Target(server.host, server.port)):
+        target = Target(server.host, server.port)
+        if self.context.policy.blocks(target):
             raise OSError(errno.EACCES, "blocked")
         try:
-            found = await trio.socket.getaddrinfo(server.host, server.port, type=SOCK_STREAM)
-        except OSError as error:
-            raise OSError(errno.EHOSTUNREACH, error.strerror) from None
-        failure: OSError = OSError(errno.EHOSTUNREACH, "no address")
-        for _, _, _, _, name in found:
-            elsewhere = Elsewhere(self.connection, Address(str(name[0]), int(name[1])))
-            try:
-                with trio.fail_after(_CONNECT_S):
-                    stream = await self.services.connect(elsewhere, server.host)
-            except trio.TooSlowError:
-                failure = TimeoutError(errno.ETIMEDOUT, "no answer")
-            except OSError as error:
-                failure = copy(error)
-            else:
-                self._dialled.append(stream)
-                if server.scheme == "https":
-                    alpn = (b"http/1.1",)
-                    stream = await connect_tls(self.services.tls, stream, server.host, alpn)
-                return stream
-        raise failure
+            addresses = await addresses_of(target)
+        except Refused as refused:
+            raise OSError(errno.EHOSTUNREACH, str(refused)) from None
+        connect = partial(self._connect_asked, name=server.host)
+        stream, _ = await first_connected(addresses, connect)
+        if server.scheme == "https":
+            return await connect_tls(self.services.tls, stream, server.host, (b"http/1.1",))
+        return stream
 
     def _abort(self) -> None:
         for stream in (self._client_side, self._server_side):
