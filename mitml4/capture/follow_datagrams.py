@@ -18,6 +18,7 @@ from mitml4.protocols.datagram import (
     Exchange,
 )
 from mitml4.protocols.datagrams import registry
+from mitml4.protocols.expected import Announcement
 from mitml4.protocols.parts.fields import Short
 from mitml4.protocols.payload import Shown
 
@@ -152,7 +153,6 @@ class DatagramFollower:
                 shown=self._shown,
             )
             self._conversation = row.converse(context)
-            self._conversation.client_port = self._flow.client.port
         else:
             self._conversation = None
             self._tell()
@@ -183,12 +183,18 @@ class DatagramFollower:
         to = flow.client if direction is Direction.DOWN else flow.destination
         for resolved in conversation.resolved:
             self._known.add_name(to.ip, resolved)
-        for announcement in conversation.announced:
+        announced = conversation.announced
+        if conversation.is_answered_elsewhere:
+            port = flow.client.port
+            announced.append(
+                Announcement(protocol=conversation.name, transport="udp", of_client=True, port=port)
+            )
+        for announcement in announced:
             self._known.expectations.add(
                 announcement, flow.client.ip, flow.destination.ip, self._now_s
             )
         conversation.resolved.clear()
-        conversation.announced.clear()
+        announced.clear()
 
     def _tell(self) -> None:
         self._told = True

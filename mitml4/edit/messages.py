@@ -99,7 +99,8 @@ class Response(_HttpMessage):
 def plain_answer(status: int, text: str) -> Response:
     """An answer of mitml4's: a line of text."""
     headers = Headers.of([("Content-Type", "text/plain; charset=utf-8")])
-    return Response(status=status, headers=headers, body=f"mitml4: {text}\n".encode())
+    body = f"mitml4: {text}\n".encode("utf-8", "backslashreplace")
+    return Response(status=status, headers=headers, body=body)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -78,8 +78,6 @@ class DatagramConversation:
     name: ClassVar[str]
 
     context: LayerContext = field(default_factory=LayerContext)
-    client_port: int | None = None
-    """From where the first datagram was sent."""
     details_ready: bool = False
     """The details are as complete as the opening makes them: the layer may be announced."""
     over: bool = False
@@ -89,6 +87,8 @@ class DatagramConversation:
     comes from now on."""
     resolved: list[Resolved] = field(default_factory=list)
     announced: list[Announcement] = field(default_factory=list)
+    is_answered_elsewhere: bool = False
+    """The server answers from another port, to the port that the client speaks from."""
 
     def take(self, direction: Direction, datagram: bytes) -> None:
         """Read the next datagram. Raises ProtocolError where it is broken; the next ones may still

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Final, NamedTuple, TypeAlias
 
-from mitml4.edit.headers import Headers
 from mitml4.edit.http1 import response_bytes
-from mitml4.edit.messages import Response
+from mitml4.edit.messages import plain_answer
 from mitml4.net.stream import Stream
 from mitml4.protocols.policy import Target
 from mitml4.regex import regex
@@ -64,10 +63,10 @@ def http_refusal(
     status: int, text: str, *headers: tuple[str, str], error: str = "", method: str = ""
 ) -> bytes:
     """A response of the proxy's own, after which the connection ends. `error`: for Proxy-Status."""
-    fields = [("Content-Type", "text/plain; charset=utf-8"), *headers]
+    response = plain_answer(status, text)
+    for name, value in headers:
+        response.headers.add(name, value)
     if error:
         said = _UNQUOTABLE.sub("?", text)
-        fields.append(("Proxy-Status", f'mitml4; error={error}; details="{said}"'))
-    body = f"mitml4: {text}\n".encode("utf-8", "backslashreplace")
-    response = Response(version="HTTP/1.1", status=status, headers=Headers.of(fields), body=body)
+        response.headers.add("Proxy-Status", f'mitml4; error={error}; details="{said}"')
     return response_bytes(response, method, closes=True)

@@ -12,7 +12,6 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import Details, Direction
 from mitml4.protocols.datagram import DatagramConversation, DatagramProtocol, Evidence
-from mitml4.protocols.expected import Announcement
 from mitml4.protocols.parts.fields import Reader
 from mitml4.regex import regex
 
@@ -59,12 +58,7 @@ class Tftp(DatagramConversation):
         self.details_ready = self.over = True
         if datagram[:2] in (b"\0\1", b"\0\2"):
             self.request = read_tftp(Reader(datagram, end=len(datagram)))
-            if self.client_port is not None:
-                self.announced.append(
-                    Announcement(
-                        protocol=self.name, transport="udp", of_client=True, port=self.client_port
-                    )
-                )
+            self.is_answered_elsewhere = True
 
     def details(self) -> TftpDetails:
         return self.request

@@ -70,11 +70,6 @@ class Legs:
         self._has_answered = False
 
     @property
-    def is_connected(self) -> bool:
-        """Whether both handshakes are over."""
-        return self._server_finished is not None and self._is_client_finished
-
-    @property
     def has_server_finished(self) -> bool:
         """Whether the server's handshake is over."""
         return self._server_finished is not None

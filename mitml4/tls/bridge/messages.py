@@ -331,12 +331,6 @@ class NewSessionTicket:
             self.extensions.encode(),
         )
 
-    @property
-    def max_early_data(self) -> int:
-        """Bytes of early data that the ticket allows. Raises TlsError."""
-        body = self.extensions.get(Extension.EARLY_DATA)
-        return 0 if body is None else read_number(body, "max_early_data_size", Fields.uint32)
-
 
 @dataclass(frozen=True, slots=True)
 class KeyUpdate:

@@ -139,11 +139,11 @@ async def between(
     hello = await client_side.peek(100, 1 << 16)
     client_side.discard(len(hello))
     legs = Legs(hello, tickets=tickets)
-    while not legs.is_connected:
+    while not legs.has_server_finished:
         await server_side.send_all(memoryview(legs.server.to_send()))
-        while not (event := legs.server_event()) and not legs.is_connected:
+        while not (event := legs.server_event()) and not legs.has_server_finished:
             legs.server.receive(await some(server_side))
-        if legs.is_connected:
+        if legs.has_server_finished:
             break
         assert isinstance(event, Flight)
         legs.show(shown())

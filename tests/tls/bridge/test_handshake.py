@@ -60,7 +60,7 @@ def older(context: SSL.Context, ciphers: str = "ECDHE+AESGCM") -> SSL.Context:
 
 def is_done(flow: Flow) -> bool:
     ends = [flow.client.get_state_string(), flow.server.get_state_string()]
-    return ends == [DONE, DONE] and flow.bridged.is_connected
+    return ends == [DONE, DONE] and flow.bridged.has_server_finished
 
 
 @pytest.mark.parametrize("kind", KEYS)
@@ -288,7 +288,7 @@ def test_a_client_that_refuses_the_certificate(version: int) -> None:
 
     assert isinstance(event, PeerAlert)
     assert event.alert in (Alert.UNKNOWN_CA, Alert.BAD_CERTIFICATE)
-    assert not flow.bridged.is_connected
+    assert not flow.bridged.has_server_finished
     flow.server.bio_write(flow.bridged.server.fail(event.alert))
     with pytest.raises(SSL.Error, match="alert"):
         flow.server.do_handshake()

@@ -206,15 +206,7 @@ def test_what_encrypted_extensions_have_chosen() -> None:
     assert not nothing.early_data
 
 
-def test_what_a_ticket_and_a_certificate_request_contain() -> None:
-    ticket = NewSessionTicket(
-        lifetime=7200,
-        age_add=1,
-        nonce=b"",
-        ticket=b"t",
-        extensions=extensions_of(EARLY_DATA="00004000"),
-    )
-    assert ticket.max_early_data == 16384
+def test_what_a_certificate_request_contains() -> None:
     request = CertificateRequest(b"", extensions_of(SIGNATURE_ALGORITHMS="0004 0403 0804"))
     assert request.signature_algorithms == (0x0403, 0x0804)
 
