@@ -20,6 +20,7 @@ from mitml4.encoding import encode
 from mitml4.events import FlowClose, FlowOpen
 from mitml4.model import lines as lines_module
 from mitml4.payload.codings import zstd_module
+from tests import programs
 
 if sys.version_info >= (3, 14):
     pass
@@ -140,10 +141,10 @@ def test_a_captures_payload_is_kept_if_it_is_asked_for(
 def test_a_capture_and_the_events_of_detect_give_the_same_flows(
     http_capture: Path, tmp_path: Path
 ) -> None:
-    argv = [sys.executable, "-m", "mitml4", "detect", "--headers", str(http_capture)]
+    argv = ["-m", "mitml4", "detect", "--headers", str(http_capture)]
     path = tmp_path / "events.jsonl"
     with path.open("wb") as output:
-        subprocess.run(argv, check=True, stdout=output)
+        programs.run(argv, check=True, stdout=output)
     assert list(mitml4.read(path)) == list(mitml4.read(http_capture))
 
 
@@ -185,8 +186,8 @@ def test_the_examples_of_the_page_run(heading: str, http_capture: Path, tmp_path
     for name in ("one.pcap", "two.pcap"):
         (work / "captures" / name).write_bytes(http_capture.read_bytes())
     with (work / "events.jsonl").open("wb") as output:
-        argv = [sys.executable, "-m", "mitml4", "detect", "--headers", "captures/one.pcap"]
-        subprocess.run(argv, check=True, stdout=output, cwd=work)
+        argv = ["-m", "mitml4", "detect", "--headers", "captures/one.pcap"]
+        programs.run(argv, check=True, stdout=output, cwd=work)
     (work / "example.py").write_text(examples()[heading])
     outcome = subprocess.run(
         [sys.executable, "example.py"], cwd=work, capture_output=True, text=True, timeout=120

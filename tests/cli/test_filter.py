@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import pty
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-MITML4 = [sys.executable, "-m", "mitml4"]
+from tests import programs
+
+MITML4 = ["-m", "mitml4"]
 TEXT = b"HTTP/1.1 %d Fine\r\nContent-Length: 2\r\n\r\nok"
 HEAD = b"%s HTTP/1.1\r\nHost: %s\r\n\r\n"
 
@@ -34,7 +34,7 @@ def capture(write_capture: Callable[..., Path]) -> Path:
 
 def detect(capture: Path, expression: str, *options: str) -> list[dict]:
     argv = [*MITML4, "detect", str(capture), "--filter", expression, *options]
-    outcome = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=60)
+    outcome = programs.run(argv, check=True, text=True)
     assert outcome.stderr == ""
     return [json.loads(line) for line in outcome.stdout.splitlines()]
 
@@ -77,7 +77,7 @@ def test_bodies_are_those_of_the_exchanges_that_match(capture: Path) -> None:
 def test_the_table_of_detect_has_the_rows_that_match(capture: Path) -> None:
     parent, child = pty.openpty()
     argv = [*MITML4, "detect", str(capture), "--filter", "status:5xx"]
-    process = subprocess.Popen(argv, stdout=child, stderr=child)
+    process = programs.Program(argv, stdout=child, stderr=child)
     os.close(child)
     shown = b""
     try:
@@ -95,7 +95,7 @@ def test_the_table_of_detect_has_the_rows_that_match(capture: Path) -> None:
 def test_a_wrong_filter_is_an_error_with_its_place() -> None:
     for command, rest in (("detect", ["x"]), ("run", ["--", "true"]), ("intercept", [])):
         argv = [*MITML4, command, "--filter", "a (port:x)", *rest]
-        outcome = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+        outcome = programs.run(argv, text=True)
         assert outcome.returncode == 2
         assert outcome.stderr.splitlines()[:3] == [
             "error: --filter: x is no number",
@@ -108,7 +108,7 @@ def test_a_wrong_filter_is_an_error_with_its_place() -> None:
 def test_a_filter_of_the_environment_is_named_by_its_variable() -> None:
     environ = os.environ | {"MITML4_DETECT_FILTER": "(a"}
     argv = [*MITML4, "detect", "x"]
-    outcome = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=environ)
+    outcome = programs.run(argv, text=True, env=environ)
     assert outcome.returncode == 2
     assert outcome.stderr.splitlines()[0] == (
         "error: MITML4_DETECT_FILTER: this bracket is not closed"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pty
-import subprocess
 import sys
 import termios
 from types import SimpleNamespace
@@ -13,6 +12,7 @@ import pytest
 
 from mitml4.cli.main import run
 from mitml4.errors import ExitCode, MachineError
+from tests import programs
 
 
 @pytest.fixture
@@ -74,8 +74,7 @@ def test_options_come_from_the_environment(session, monkeypatch) -> None:
 
 
 ON_A_TERMINAL = """
-import fcntl, sys, termios, types
-fcntl.ioctl(0, termios.TIOCSCTTY)
+import sys, termios, types
 
 async def intercept(config, say, complain):
     shown = "shown" if termios.tcgetattr(0)[3] & termios.ECHO else "hidden"
@@ -94,16 +93,13 @@ sys.exit(run(["intercept", "--iface", "lo", *sys.argv[1:]]))
 def test_what_is_typed_before_the_table_is_drawn_is_not_shown(options, said) -> None:
     ours, theirs = pty.openpty()
     before = termios.tcgetattr(theirs)
-    outcome = subprocess.run(
-        [sys.executable, "-c", ON_A_TERMINAL, *options],
+    outcome = programs.run(
+        ["-c", ON_A_TERMINAL, *options],
         stdin=theirs,
         stdout=theirs,
-        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         env=os.environ | {"TERM": "xterm"},
-        timeout=30,
-        check=False,
     )
     assert outcome.stderr.strip() == said
     assert termios.tcgetattr(theirs) == before

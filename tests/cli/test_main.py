@@ -14,6 +14,7 @@ import pytest
 
 from mitml4.cli.main import COMMANDS, cli, run
 from mitml4.errors import MachineError, MitmError, UsageError
+from tests import programs
 
 
 @dataclass
@@ -74,7 +75,7 @@ def test_a_summary_is_the_first_line_of_its_commands_help(name: str) -> None:
 def test_every_help_ends_in_lines_to_paste(arguments: list[str]) -> None:
     """In a separate process: click remembers the help options of a command's first run."""
     helps = {
-        subprocess.check_output([sys.executable, "-m", "mitml4", *arguments, option], text=True)
+        programs.run(["-m", "mitml4", *arguments, option], check=True, text=True).stdout
         for option in ("-h", "--help")
     }
     assert len(helps) == 1

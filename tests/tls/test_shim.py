@@ -6,19 +6,20 @@ import re
 import socket
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from tests import programs
+from tests.programs import Program
 from tests.tls.bridge.peers import certificate
 from tests.tls.shim import UNIMPLEMENTED
 
-ROOT = Path(__file__).parents[2]
-SHIM = [sys.executable, "-m", "tests.tls.shim"]
+SHIM = ["-m", "tests.tls.shim"]
 
 
 @pytest.fixture(params=["ec-p256", "rsa"])
@@ -31,11 +32,11 @@ def files(request: pytest.FixtureRequest, tmp_path: Path) -> list[str]:
 
 
 @contextmanager
-def started(command: list[str], announces: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def started(command: list[str], announces: str) -> Iterator[tuple[Any, str]]:
     """A server, and the port that it prints."""
-    with subprocess.Popen(
+    start: Any = Program if command[0] == "-m" else subprocess.Popen
+    with start(
         command,
-        cwd=ROOT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -121,7 +122,7 @@ def test_a_client(files: list[str], version: list[str], group: str) -> None:
         client += ["-cert-file", cert_file, "-key-file", key_file]
         if version == ["-tls1_3"]:
             client.append("-expect-hrr" if group == "P-384" else "-expect-no-hrr")
-        told = subprocess.run(client, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        told = programs.run(client, text=True)
         assert told.returncode == 0, told.stderr
 
 
@@ -130,12 +131,12 @@ def test_what_goes_wrong_is_told(files: list[str]) -> None:
     server = ["openssl", "s_server", "-accept", "127.0.0.1:0", "-cert", cert_file, "-key", key_file]
     with started([*server, "-tls1_2"], r"ACCEPT [^ ]*:(\d+)") as (_, port):
         client = [*SHIM, "-port", port, "-no-tls12"]
-        told = subprocess.run(client, cwd=ROOT, capture_output=True, text=True, timeout=60)
+        told = programs.run(client, text=True)
         assert (told.returncode, told.stderr) == (1, "error: received alert protocol_version\n")
 
 
 def test_options() -> None:
-    unknown = subprocess.run([*SHIM, "-dtls"], cwd=ROOT, capture_output=True, check=False)
+    unknown = programs.run([*SHIM, "-dtls"])
     assert unknown.returncode == UNIMPLEMENTED
-    told = subprocess.run([*SHIM, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    told = programs.run([*SHIM, "--help"], text=True, check=True)
     assert "-shim-writes-first" in told.stdout

@@ -7,8 +7,6 @@ import pty
 import select
 import signal
 import struct
-import subprocess
-import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +26,7 @@ from mitml4.screen.keyboard import keys_in
 from mitml4.screen.keys import VIEW_KEYS
 from mitml4.view.browser import Browser
 from mitml4.view.index import Index
+from tests.programs import Program
 from tests.sinks.table.test_live import Screen
 
 Make = Callable[..., Flow]
@@ -257,14 +256,13 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 100, 0, 0))
         self.screen = Screen()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "mitml4", "view", *map(str, arguments)],
+        self.process = Program(
+            ["-m", "mitml4", "view", *map(str, arguments)],
             stdin=theirs if stdin is None else stdin,
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: ioctl(1, termios.TIOCSCTTY, 0),
-            env=os.environ | {"TERM": "xterm-256color", "PYTHONPATH": os.getcwd()},
+            env=os.environ | {"TERM": "xterm-256color"},
             cwd=directory,
         )
         os.close(theirs)

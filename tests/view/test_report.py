@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from html.parser import HTMLParser
@@ -29,6 +28,7 @@ from mitml4.model.flow import (
 from mitml4.view import report as report_module
 from mitml4.view.markup import block, tag
 from mitml4.view.report import Report
+from tests import programs
 
 TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CERTIFICATE = {
@@ -225,8 +225,8 @@ def test_the_size_of_a_page_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def view(*arguments: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "mitml4", "view", *map(str, arguments)]
-    ended = subprocess.run(argv, capture_output=True, timeout=60, input=given)
+    argv = ["-m", "mitml4", "view", *map(str, arguments)]
+    ended = programs.run(argv, input=given)
     out, err = ended.stdout.decode(), ended.stderr.decode()
     return subprocess.CompletedProcess(argv, ended.returncode, out, err)
 

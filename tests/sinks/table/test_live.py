@@ -10,8 +10,6 @@ import re
 import select
 import signal
 import struct
-import subprocess
-import sys
 import termios
 import textwrap
 import time
@@ -27,14 +25,14 @@ import mitml4
 from mitml4.screen.keyboard import keys_in
 from mitml4.sinks.table.model import TableModel
 from mitml4.sinks.table.view import Mode, help_page_count, render
+from tests.programs import Program
 
 TIMEOUT_S = 60.0
 """How long anything may take on a busy machine: no test shows anything by its speed."""
 
 # What a session does with its table; `CTRL-C` is left to what the test's script says of it.
 PRELUDE = """
-import fcntl, os, sys, termios
-fcntl.ioctl(0, termios.TIOCSCTTY)
+import os, sys
 import trio
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent, SessionStart
@@ -154,7 +152,7 @@ class Screen:
 class Window:
     """A terminal with a table in it."""
 
-    process: subprocess.Popen
+    process: Program
     master: int
     slave: int
     attributes: list[Any]
@@ -217,8 +215,8 @@ def window() -> Iterator[Callable[[str], Window]]:
         attributes = termios.tcgetattr(slave)
         script = prepare + PRELUDE + textwrap.dedent(session) + "\ntrio.run(main)\n"
         environment = os.environ | {"TERM": "xterm-256color"}
-        process = subprocess.Popen(
-            [sys.executable, "-c", script],
+        process = Program(
+            ["-c", script],
             stdin=slave,
             stdout=slave,
             stderr=slave,
