@@ -25,7 +25,7 @@ E2E_TOOLS := zsh=zsh man=man-db /usr/share/bash-completion/bash_completion=bash-
     mariadb=mariadb-client psql=postgresql-client pg_ctlcluster=postgresql tsql=freetds-bin \
     javac=default-jdk-headless git=git ruby=ruby php=php-cli node=nodejs npm=npm rclone=rclone \
     /usr/share/nodejs/har-validator=node-har-validator suricata=?suricata redis-server=redis-server \
-    lwp-request=libwww-perl $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
+    lwp-request=libwww-perl jq=jq $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
     /usr/lib/nginx/modules/ngx_http_brotli_filter_module.so=libnginx-mod-http-brotli-filter \
     $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
