@@ -401,19 +401,44 @@ def close(flow): print(flow.number, flow.state["x"], flow.client)
 """
     async with running(path, text) as lab:
         for number in (1, 2):
-            lab.script.publish(
-                FlowOpen(
-                    flow=number, client=CLIENT, destination=SERVER, interface=None, name="a.test"
-                )
-            )
+            lab.script.publish(opened(number))
             await lab.until(lambda: not lab.script._waiting)
-            lab.script.publish(
-                FlowClose(
-                    flow=number, stack=(), reason="closed", bytes_up=0, bytes_down=0, duration_s=0.0
-                )
-            )
+            lab.script.publish(closed(number))
     assert [note for note in lab.notes if "Zero" not in note] == [
         "hooks.py: 1 1 192.0.2.1:50000", "hooks.py: 2 1 192.0.2.1:50000"
     ]  # fmt: skip
     (error,) = lab.errors
     assert (error.flow, error.what, error.hook) == (2, "exception", "hooks.py: open")
+
+
+def opened(number: int) -> FlowOpen:
+    return FlowOpen(flow=number, client=CLIENT, destination=SERVER, interface=None, name="a.test")
+
+
+def closed(number: int) -> FlowClose:
+    return FlowClose(
+        flow=number, stack=(), reason="closed", bytes_up=0, bytes_down=0, duration_s=0.0
+    )
+
+
+async def test_a_script_that_is_too_slow_hears_nothing_of_more_connections(
+    path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("mitml4.session.editors.script._MAX_WAITING", 2)
+    text = """
+def open(flow):
+    print("open", flow.number)
+def close(flow):
+    print("close", flow.number)
+"""
+    async with running(path, text) as lab:
+        for number in (1, 2, 3, 4):
+            lab.script.publish(opened(number))
+        for number in (1, 3):
+            lab.script.publish(closed(number))
+    assert sorted(note for note in lab.notes if " open " in note or " close " in note) == [
+        "hooks.py: close 1", "hooks.py: open 1", "hooks.py: open 2"
+    ]  # fmt: skip
+    assert [(error.flow, error.what, error.hook) for error in lab.errors] == [
+        (3, "timeout", "hooks.py: open"), (4, "timeout", "hooks.py: open")
+    ]  # fmt: skip

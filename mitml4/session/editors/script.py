@@ -26,9 +26,7 @@ from mitml4.address import Address
 from mitml4.errors import UsageError
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, ScriptError
 from mitml4.filter.parser import FilterError
-from mitml4.hooks.changes import (
-    flow_told,
-)
+from mitml4.hooks.changes import flow_told
 from mitml4.hooks.editor import HookEditor, HookError, Info, What
 from mitml4.hooks.supervisor import MAX_COMMAND, RunnerOptions, start_supervisor
 from mitml4.hooks.wire import LENGTHS, Contents, Frame, lengths
@@ -60,6 +58,9 @@ _BODIES: Final = 8
 """How many bodies at the limit a script has memory for, besides."""
 _MAX_TOLD: Final = 4
 """How many bodies at the limit an answer may have before it is nonsense."""
+_MAX_WAITING: Final = 4096
+"""How many notifications may be without an answer. Of more connections, a script that is too slow
+hears nothing."""
 _LINES_PER_S: Final = 1000
 _MAX_LINE: Final = 4096
 _NOBODY: Final = Address("0.0.0.0", 0)
@@ -406,20 +407,19 @@ class Script(HookEditor):
             self.told.discard(event.flow)
 
     def _notify(self, hook: str, number: int) -> None:
-        flow = self._flows.flow(number)
+        flow, is_told = self._flows.flow(number), number in self.told
         if self._runner is None or self._is_closing:
             return
         if flow is None or not self._possible(flow, is_named=False):
-            if hook == "close" and number in self.told:
-                flow = flow or model.Flow(
-                    number=number, client=_NOBODY, destination=_NOBODY, opened_at=datetime.now(UTC)
-                )
-                self._waiting += 1
-                self._nursery.start_soon(
-                    self._tell, {"hook": "close", "flow": flow_told(flow)}, flow
-                )
+            if hook != "close" or not is_told:
+                return
+            flow = flow or model.Flow(
+                number=number, client=_NOBODY, destination=_NOBODY, opened_at=datetime.now(UTC)
+            )
+        elif not self.info.has(hook) and not is_told:
             return
-        if not self.info.has(hook) and number not in self.told:
+        elif self._waiting >= _MAX_WAITING and not (hook == "close" and is_told):
+            self._report(hook, flow, HookError("timeout", "too many hooks wait for their turn"))
             return
         head: dict[str, Any] = {"hook": hook, "flow": flow_told(flow)}
         if hook == "layer":
@@ -432,22 +432,24 @@ class Script(HookEditor):
         try:
             await self.ask(head, Contents())
         except HookError as error:
-            hook = head["hook"]
-            self.say_once(hook, error)
-            if self._flows.flow(flow.number):  # otherwise it has closed, which is its last event
-                self._publish(
-                    ScriptError(
-                        flow=flow.number,
-                        depth=max(len(flow.layers) - 1, 0),
-                        stream=None,
-                        hook=f"{self.name}: {hook}",
-                        what=error.what,
-                        reason=printable(error.reason),
-                    )
-                )
+            self._report(head["hook"], flow, error)
         finally:
             self._waiting -= 1
             self._changed()
+
+    def _report(self, hook: str, flow: model.Flow, error: HookError) -> None:
+        self.say_once(hook, error)
+        if hook != "close" and self._flows.flow(flow.number):  # flow.close is a flow's last event
+            self._publish(
+                ScriptError(
+                    flow=flow.number,
+                    depth=max(len(flow.layers) - 1, 0),
+                    stream=None,
+                    hook=f"{self.name}: {hook}",
+                    what=error.what,
+                    reason=printable(error.reason),
+                )
+            )
 
 
 def _colon(error: Exception) -> str:
