@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import string
+from functools import lru_cache
 from typing import Final, Literal
 
 from mitml4.protocols.tls.hello import ClientHello, Extension, ServerHello
@@ -70,22 +71,37 @@ def ja4(hello: ClientHello, transport: Literal["t", "q", "d"] = "t") -> str:
 def kind_of_client(hello: ClientHello) -> str:
     """A JA4 of the part that all hellos of a client share, including those that resume a
     session."""
-    return _ja4(hello, tuple(each for each in hello.extensions if each not in _OF_ONE_CONNECTION))
+    return _ja4(hello, _of_all_connections(hello.extensions))
+
+
+@remembered(_REMEMBERED, _MAX_LENGTH)
+def _of_all_connections(extensions: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(each for each in extensions if each not in _OF_ONE_CONNECTION)
 
 
 def _ja4(hello: ClientHello, sent: tuple[int, ...], transport: str = "t") -> str:
-    ciphers = without_grease(hello.cipher_suites)
-    extensions = without_grease(sent)
-    algorithms = without_grease(hello.signature_algorithms)
     newest = min(hello.versions) if transport == "d" else max(hello.versions)
+    alpn = hello.alpn[0] if hello.alpn else b""
+    lists = tuple(map(without_grease, (hello.cipher_suites, sent, hello.signature_algorithms)))
+    of_lists = _ja4_of_lists if sum(map(len, lists)) <= _MAX_LENGTH else _ja4_of_lists.__wrapped__
+    return of_lists(f"{transport}{_JA4_VERSIONS.get(newest, '00')}", *lists, _ends(alpn))
+
+
+@lru_cache(_REMEMBERED)
+def _ja4_of_lists(
+    begins: str,
+    ciphers: tuple[int, ...],
+    extensions: tuple[int, ...],
+    algorithms: tuple[int, ...],
+    alpn: str,
+) -> str:
+    """Of lists without GREASE. `begins`: the transport and the version; `alpn`: its two letters."""
     hashed = _hexes(tuple(sorted({*extensions} - {Extension.SERVER_NAME, Extension.ALPN})))
     if hashed and algorithms:
         hashed += "_" + _hexes(algorithms)
     return (
-        f"{transport}{_JA4_VERSIONS.get(newest, '00')}"
-        f"{'d' if hello.has(Extension.SERVER_NAME) else 'i'}"
-        f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}"
-        f"{_ends(hello.alpn[0] if hello.alpn else b'')}"
+        f"{begins}{'d' if Extension.SERVER_NAME in extensions else 'i'}"
+        f"{min(len(ciphers), 99):02}{min(len(extensions), 99):02}{alpn}"
         f"_{_sha256(_hexes(tuple(sorted(ciphers))))}_{_sha256(hashed)}"
     )
 

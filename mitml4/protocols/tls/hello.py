@@ -8,7 +8,8 @@ split into segments and records. Everything is kept in the order of the wire, in
 from __future__ import annotations
 
 import struct
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
@@ -21,6 +22,7 @@ from mitml4.protocols.tls.records import (
     MessageReader,
     RecordType,
 )
+from mitml4.remember import remembered
 
 __all__ = [
     "RETRY_RANDOM",
@@ -31,6 +33,11 @@ __all__ = [
     "parse_client_hello",
     "parse_server_hello",
 ]
+
+Item = TypeVar("Item")
+
+_REMEMBERED: Final = 256
+_MAX_REMEMBERED_BYTES: Final = 512
 
 
 class Extension:
@@ -347,9 +354,26 @@ def _extensions(cursor: _Cursor) -> tuple[tuple[int, ...], dict[int, bytes]]:
     return tuple(types), bodies
 
 
-def _listed(body: bytes | None, *, length: int, item: int) -> tuple[int, ...]:
-    """An extension that is one list of numbers; empty if it is absent."""
-    return _numbers(_Cursor(body).vector(length), item) if body is not None else ()
+# A client's extensions repeat, apart from its keys, so what was read is remembered.
+
+
+def _read(reader: Callable[[bytes], tuple[Item, ...]], body: bytes | None) -> tuple[Item, ...]:
+    """The list in an extension; empty if it is absent."""
+    return reader(body) if body is not None else ()
+
+
+@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
+def _uint16s(body: bytes) -> tuple[int, ...]:
+    return _numbers(_Cursor(body).vector(2), 2)
+
+
+@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
+def _versions(body: bytes) -> tuple[int, ...]:
+    return _numbers(_Cursor(body).vector(1), 2)
+
+
+def _uint8s(body: bytes) -> tuple[int, ...]:
+    return tuple(_Cursor(body).vector(1))
 
 
 def _client_hello(body: bytes, wire_length: int, *, datagrams: bool = False) -> ClientHello:
@@ -364,7 +388,7 @@ def _client_hello(body: bytes, wire_length: int, *, datagrams: bool = False) -> 
     ciphers = _numbers(cursor.vector(2), 2)
     compression = tuple(cursor.vector(1))
     types, found = _extensions(cursor)
-    names = _host_names(found.get(Extension.SERVER_NAME))
+    names = _read(_host_names, found.get(Extension.SERVER_NAME))
     return ClientHello(
         legacy_version=version,
         random=random,
@@ -373,21 +397,20 @@ def _client_hello(body: bytes, wire_length: int, *, datagrams: bool = False) -> 
         compression=compression,
         extensions=types,
         sni=names[0] if names else None,
-        more_names=tuple(names[1:]),
+        more_names=names[1:],
         alpn=_alpn(found.get(Extension.ALPN)),
-        supported_versions=_listed(found.get(Extension.SUPPORTED_VERSIONS), length=1, item=2),
-        groups=_listed(found.get(Extension.SUPPORTED_GROUPS), length=2, item=2),
-        signature_algorithms=_listed(found.get(Extension.SIGNATURE_ALGORITHMS), length=2, item=2),
-        signature_algorithms_cert=_listed(
-            found.get(Extension.SIGNATURE_ALGORITHMS_CERT), length=2, item=2
-        ),
-        key_shares=_key_shares(found.get(Extension.KEY_SHARE)),
-        point_formats=_listed(found.get(Extension.EC_POINT_FORMATS), length=1, item=1),
+        supported_versions=_read(_versions, found.get(Extension.SUPPORTED_VERSIONS)),
+        groups=_read(_uint16s, found.get(Extension.SUPPORTED_GROUPS)),
+        signature_algorithms=_read(_uint16s, found.get(Extension.SIGNATURE_ALGORITHMS)),
+        signature_algorithms_cert=_read(_uint16s, found.get(Extension.SIGNATURE_ALGORITHMS_CERT)),
+        key_shares=_read(_key_shares, found.get(Extension.KEY_SHARE)),
+        point_formats=_read(_uint8s, found.get(Extension.EC_POINT_FORMATS)),
         wire_length=wire_length,
     )
 
 
-def _host_names(body: bytes | None) -> list[str]:
+@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
+def _host_names(body: bytes) -> tuple[str, ...]:
     """RFC 6066 §3: the names of type 0. Some clients send the extension without a list."""
     found = []
     names = _Cursor(_Cursor(body).vector(2) if body else b"")
@@ -396,12 +419,15 @@ def _host_names(body: bytes | None) -> list[str]:
         name = names.vector(2)
         if kind == 0:
             found.append(name.decode("utf-8", "backslashreplace"))
-    return found
+    return tuple(found)
 
 
 def _alpn(body: bytes | None) -> tuple[bytes, ...] | None:
-    if body is None:
-        return None
+    return None if body is None else _protocols(body)
+
+
+@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
+def _protocols(body: bytes) -> tuple[bytes, ...]:
     names = _Cursor(_Cursor(body).vector(2))
     offered = []
     while names:
@@ -409,9 +435,9 @@ def _alpn(body: bytes | None) -> tuple[bytes, ...] | None:
     return tuple(offered)
 
 
-def _key_shares(body: bytes | None) -> tuple[int, ...]:
+def _key_shares(body: bytes) -> tuple[int, ...]:
     groups = []
-    shares = _Cursor(_Cursor(body).vector(2) if body is not None else b"")
+    shares = _Cursor(_Cursor(body).vector(2))
     while shares:
         groups.append(shares.number(2))
         shares.vector(2)
