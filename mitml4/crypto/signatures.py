@@ -7,7 +7,7 @@ that curve. In TLS 1.2 the same number is a hash and ECDSA with any curve (RFC 8
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -122,7 +122,8 @@ def verify(
     if not found.fits(key.key, is_pss=key.is_pss, version=version):
         raise TlsError(Alert.ILLEGAL_PARAMETER, f"a signature by {name}, which is not the key's")
     try:
-        found.verify(key.key, signature, data)
+        verified: Any = key.key  # of a kind that takes the scheme's arguments
+        verified.verify(signature, data, *_ARGUMENTS[scheme])
     except InvalidSignature:
         raise TlsError(Alert.DECRYPT_ERROR, f"a signature by {name} does not verify") from None
     except UnsupportedAlgorithm as error:
@@ -131,7 +132,9 @@ def verify(
 
 def sign(scheme: int, key: PrivateKey, data: bytes) -> bytes:
     """The signature, by one of the schemes that `schemes_of` has given for the key."""
-    return _SCHEMES[scheme].sign(key, data)
+    signer: Any = key
+    signature: bytes = signer.sign(data, *_ARGUMENTS[scheme])
+    return signature
 
 
 @lru_cache(_REMEMBERED)
@@ -166,49 +169,28 @@ class _Scheme:
     in_1_2: bool = True
     in_1_3: bool = True
 
+    @property
+    def arguments(self) -> tuple[object, ...]:
+        """What a key's `sign` and `verify` take besides the data."""
+        if self.hash is None:
+            return ()
+        return (self.padding, self.hash) if self.padding else (ec.ECDSA(self.hash),)
+
     def fits(self, key: PublicKeyTypes, *, is_pss: bool, version: int) -> bool:
         allowed = self.in_1_3 if version == _TLS_1_3 else self.in_1_2 and version == _TLS_1_2
-        if not allowed or not isinstance(key, self.keys) or is_pss != self.is_pss:
+        if not allowed or is_pss != self.is_pss or not isinstance(key, self.keys):
             return False
-        if isinstance(key, ec.EllipticCurvePublicKey) and version == _TLS_1_3:
-            return self.is_of(key.curve)
-        if isinstance(key, rsa.RSAPublicKey) and isinstance(self.padding, PSS):
+        if self.keys is ec.EllipticCurvePublicKey and version == _TLS_1_3:
+            return self.is_of(cast("ec.EllipticCurvePublicKey", key).curve)
+        if self.keys is rsa.RSAPublicKey and isinstance(self.padding, PSS):
             assert self.hash
             # RFC 8017 §9.1.1: hash, salt (as long as the hash) and two bytes have to fit in.
-            return (key.key_size - 1 + 7) // 8 >= 2 * self.hash.digest_size + 2
+            bits = cast("rsa.RSAPublicKey", key).key_size
+            return (bits - 1 + 7) // 8 >= 2 * self.hash.digest_size + 2
         return True
 
     def is_of(self, curve: ec.EllipticCurve) -> bool:
         return self.curve is not None and self.curve.name == curve.name
-
-    def verify(self, key: PublicKeyTypes, signature: bytes, data: bytes) -> None:
-        """Raises InvalidSignature."""
-        match key:
-            case rsa.RSAPublicKey():
-                assert self.padding
-                assert self.hash
-                key.verify(signature, data, self.padding, self.hash)
-            case ec.EllipticCurvePublicKey():
-                assert self.hash
-                key.verify(signature, data, ec.ECDSA(self.hash))
-            case Ed25519PublicKey() | Ed448PublicKey():
-                key.verify(signature, data)
-            case MLDSA44PublicKey() | MLDSA65PublicKey() | MLDSA87PublicKey():
-                key.verify(signature, data)
-            case _:
-                raise AssertionError("a key that no scheme fits")
-
-    def sign(self, key: PrivateKey, data: bytes) -> bytes:
-        match key:
-            case rsa.RSAPrivateKey():
-                assert self.padding
-                assert self.hash
-                return key.sign(data, self.padding, self.hash)
-            case ec.EllipticCurvePrivateKey():
-                assert self.hash
-                return key.sign(data, ec.ECDSA(self.hash))
-            case _:
-                return key.sign(data)
 
 
 def _pss(hash: hashes.HashAlgorithm, *, is_pss: bool = False) -> _Scheme:
@@ -257,3 +239,4 @@ _SCHEMES: Final = {
     0x0201: _pkcs1(hashes.SHA1()),
 }
 """By number, best first for any one key."""
+_ARGUMENTS: Final = {number: scheme.arguments for number, scheme in _SCHEMES.items()}

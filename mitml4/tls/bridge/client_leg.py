@@ -10,6 +10,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from mitml4.crypto import groups, signatures
@@ -34,6 +35,7 @@ from mitml4.tls.bridge.wire import uint16, vector
 __all__ = ["ClientLeg"]
 
 _TLS_1_3: Final = 0x0304
+_REMEMBERED: Final = 32
 _MAX_EARLY_DATA: Final = 128 * 1024
 """Of a client that has a ticket of the server's from before we came: it sends data at once, which
 nobody can read. Servers announce 16 KiB, as a rule."""
@@ -214,10 +216,7 @@ class ClientLeg(Leg):
 
     def _certificate(self, flight: Flight, shown: Shown) -> bytes:
         staple = shown.staple if self.hello.parsed.status_request else b""
-        certificate = certificate_of(shown.chain, staple=staple)
-        if flight.compression is None:
-            return certificate.encode()
-        return certificates.compress(certificate.body, flight.compression).encode()
+        return _certificate(shown.chain, staple, flight.compression)
 
     def _scheme(self, key: PrivateKey) -> int:
         able = signatures.schemes_of(key, version=_TLS_1_3)
@@ -293,6 +292,15 @@ class ClientLeg(Leg):
             self._has_certificate = not is_plain or bool(messages.Certificate.parse(body).entries)
             self._awaits_certificate = self._has_certificate
         self._noted(message[1])
+
+
+@lru_cache(_REMEMBERED)
+def _certificate(chain: tuple[bytes, ...], staple: bytes, compression: int | None) -> bytes:
+    """The message with a leaf of ours, which many clients are shown."""
+    certificate = certificate_of(chain, staple=staple)
+    if compression is None:
+        return certificate.encode()
+    return certificates.compress(certificate.body, compression).encode()
 
 
 def _constant(hello: ClientHello) -> tuple[object, ...]:

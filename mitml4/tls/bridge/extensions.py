@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Collection
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.names import is_grease
-from mitml4.tls.bridge.wire import Fields, uint16, vector
+from mitml4.remember import remembered
+from mitml4.tls.bridge.wire import Fields, vector
 
 __all__ = [
     "Place",
@@ -37,6 +39,10 @@ _UNCOMPRESSED: Final = 0  # RFC 8422 §5.1.2
 _MIN_RECORD_SIZE: Final = 64  # RFC 8449 §4
 _FRAGMENT_LENGTHS: Final = (1, 2, 3, 4)  # RFC 6066 §4
 _ECH_CONFIRMATION_BYTES: Final = 8  # RFC 9849 §5
+_HEAD: Final = struct.Struct(">HH")
+"""The type of an extension, and the length of its body."""
+_REMEMBERED: Final = 64
+_MAX_REMEMBERED_BYTES: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +57,8 @@ class RawExtensions:
     def read(cls, fields: Fields) -> RawExtensions:
         """The list with its length. Raises TlsError: DECODE_ERROR, or ILLEGAL_PARAMETER if a type
         is there twice."""
-        found = fields.extensions()
-        return cls(tuple((kind, fields.between(start, end)) for kind, start, end in found))
+        found = fields.extensions().items()
+        return cls(tuple([(kind, fields.between(start, end)) for kind, (start, end) in found]))
 
     @property
     def types(self) -> tuple[int, ...]:
@@ -71,20 +77,23 @@ class RawExtensions:
     def replaced(self, wanted: int, body: bytes) -> RawExtensions:
         """The same, but for the body of one extension."""
         return RawExtensions(
-            tuple((kind, body if kind == wanted else old) for kind, old in self.items)
+            tuple([(kind, body if kind == wanted else old) for kind, old in self.items])
         )
 
     def without(self, *unwanted: int) -> RawExtensions:
-        return RawExtensions(tuple(item for item in self.items if item[0] not in unwanted))
+        return RawExtensions(tuple([item for item in self.items if item[0] not in unwanted]))
 
     def encode(self) -> bytes:
         if not self.is_present:
             return b""
-        return vector(2, *(uint16(kind) + vector(2, body) for kind, body in self.items))
+        heads_and_bodies = [
+            part for kind, body in self.items for part in (_HEAD.pack(kind, len(body)), body)
+        ]
+        return vector(2, b"".join(heads_and_bodies))
 
 
-class Place(Enum):
-    """The messages that have extensions."""
+class Place(IntEnum):
+    """The messages that have extensions. Numbers, whose hash Python does not compute in Python."""
 
     SERVER_HELLO = auto()
     HELLO_RETRY_REQUEST = auto()
@@ -201,6 +210,8 @@ def read_vector(body: bytes, what: str, width: int, *, least: int) -> bytes:
 
 
 def read_uint16(body: bytes) -> int:
+    if len(body) == 2:
+        return body[0] << 8 | body[1]
     return read_number(body, "extension", Fields.uint16)
 
 
@@ -231,6 +242,7 @@ def read_cookie(body: bytes) -> bytes:
     return read_vector(body, "cookie", 2, least=1)
 
 
+@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
 def _alpn(body: bytes) -> bytes:
     """RFC 7301 §3.1: the list "MUST contain exactly one" name."""
     fields = Fields(body, "application_layer_protocol_negotiation")

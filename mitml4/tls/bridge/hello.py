@@ -245,9 +245,9 @@ class _Relay:
         self._take_session_id(session_id, fields.at)
         fields.uint16s(2)
         fields.vector(1, least=1)
-        extensions = fields.extensions() if fields else []
+        extensions = fields.extensions() if fields else {}
         fields.end()
-        for kind, start, end in extensions:
+        for kind, (start, end) in extensions.items():
             # RFC 8446 §4.2.11: pre_shared_key "MUST be the last extension in the ClientHello"
             if self.psks:
                 raise TlsError(Alert.ILLEGAL_PARAMETER, "an extension after pre_shared_key")

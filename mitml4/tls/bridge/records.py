@@ -7,6 +7,7 @@ them open, they are BoringSSL's.
 
 from __future__ import annotations
 
+import struct
 from typing import Final, NoReturn
 
 from mitml4.crypto.records import NotAuthentic, Protection
@@ -30,6 +31,9 @@ MAX_EMPTY_RECORDS: Final = 32
 """So many may come in a row, as in BoringSSL and OpenSSL."""
 
 _HEADER: Final = 5
+_HEAD: Final = struct.Struct(">BHH")
+_TYPES: Final = {kind: RecordType(kind) for kind in range(20, 25)}
+"""The types of records in a stream."""
 _TLS_1_2: Final = 0x0303
 _MAX_MESSAGE: Final = 1 << 17
 """Chains of certificates have up to 64 KiB; OpenSSL accepts 100 KiB."""
@@ -44,7 +48,7 @@ def max_fragment(*, is_tls12: bool) -> int:
 
 def is_type(kind: int) -> bool:
     """Whether it is the type of a record."""
-    return RecordType.CHANGE_CIPHER_SPEC <= kind <= RecordType.HEARTBEAT
+    return kind in _TYPES
 
 
 def refuse_header(kind: int, version: int, length: int, limit: int) -> NoReturn:
@@ -116,14 +120,14 @@ class RecordsIn:
         unread = self._unread
         if len(unread) < _HEADER:
             return None
-        kind, major, minor, high, low = unread[:_HEADER]
-        length = high << 8 | low
+        kind, version, length = _HEAD.unpack_from(unread)
         limit = max_fragment(is_tls12=self.is_tls12) if self.protection else MAX_CONTENT
         # RFC 8446 §5.1: the version of plaintext "MUST be ignored for all purposes". What has
         # another major version is not TLS.
         is_protected = self.protection and (self.is_tls12 or kind == RecordType.APPLICATION_DATA)
-        version = major << 8 | (minor if is_protected else 3)
-        if version != _TLS_1_2 or length > limit or not is_type(kind):
+        if not is_protected:
+            version = version & 0xFF00 | 3
+        if version != _TLS_1_2 or length > limit or kind not in _TYPES:
             refuse_header(kind, version, length, limit)
         if len(unread) < _HEADER + length:
             return None
@@ -152,7 +156,7 @@ class RecordsIn:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, "a plaintext TLS record in between")
         # An end that has no keys yet sends its alert as plaintext.
         self.early_data_to_skip = 0
-        return RecordType(kind), record[_HEADER:]
+        return _TYPES[kind], record[_HEADER:]
 
     def _open_protected(
         self, protection: Protection, record: bytes
@@ -166,10 +170,11 @@ class RecordsIn:
             return None
         if len(record) - protection.overhead > self.max_content:
             raise TlsError(Alert.RECORD_OVERFLOW, f"a TLS record of {len(record)} bytes")
-        if not is_type(kind):
+        found = _TYPES.get(kind)
+        if found is None:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, f"a TLS record of type {kind}")
         self.early_data_to_skip = 0
-        return RecordType(kind), bytes(_CONTENT[:length])
+        return found, bytes(_CONTENT[:length])
 
     def _skip(self, record: bytes) -> None:
         self.early_data_to_skip -= len(record)
@@ -243,6 +248,8 @@ class RecordsOut:
     def seal(self, kind: int, content: bytes) -> bytes:
         """Records of this type with this content: as few as it takes."""
         size = self.max_content
+        if 0 < len(content) <= size:
+            return self._seal(kind, content)
         return b"".join(
             self._seal(kind, content[at : at + size]) for at in range(0, len(content), size)
         )

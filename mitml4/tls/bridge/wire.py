@@ -67,12 +67,11 @@ class Fields:
             raise self.error("has a vector that is too short")
         return start
 
-    def extensions(self) -> list[tuple[int, int, int]]:
+    def extensions(self) -> dict[int, tuple[int, int]]:
         """The list of extensions with its length: the type of each, and where its body begins and
         ends. Raises TlsError as `RawExtensions.read` does."""
         data, at = self._data, self._enter(2, 0)
-        found: list[tuple[int, int, int]] = []
-        seen = set()
+        found: dict[int, tuple[int, int]] = {}
         while at < self.at:
             start = at + 4
             if start > self.at:
@@ -82,10 +81,9 @@ class Fields:
             if at > self.at:
                 raise self.error("is cut")
             # RFC 8446 §4.2: "There MUST NOT be more than one extension of the same type"
-            if kind in seen:
+            if kind in found:
                 raise TlsError(Alert.ILLEGAL_PARAMETER, f"extension {kind} is there twice")
-            seen.add(kind)
-            found.append((kind, start, at))
+            found[kind] = start, at
         return found
 
     def part(self, start: int, end: int) -> Fields:
@@ -128,4 +126,6 @@ def vector(width: int, *content: bytes) -> bytes:
 
 def message(kind: int, *fields: bytes) -> bytes:
     """A whole handshake message: type, length and body (RFC 8446 §4)."""
-    return bytes((kind,)) + vector(3, *fields)
+    body = b"".join(fields)
+    assert len(body) < 1 << 24
+    return (kind << 24 | len(body)).to_bytes(4, "big") + body
