@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
@@ -18,22 +19,29 @@ async def first_of(
     own: Callable[[], Awaitable[T]],
     *others: Callable[[], Awaitable[object]],
     when: Callable[[Callable[[], None]], AbstractContextManager[None]] | None = None,
+    timeout_s: float = math.inf,
 ) -> T | None:
     """Until one of them is done or has failed; the others are stopped, and its error raised.
 
     Returns the result of the first one, or None if it was not that one. It runs in the task that
     asks, which is cheaper than another. `when`: a context that calls, once, when the others begin
     to have something to do, and they start only then; None: they start at once.
+
+    Raises TooSlowError if none of them is done within `timeout_s`.
     """
     failures: list[Exception] = []
     result: T | None = None
+    is_done = False
 
     async def guarded(work: Callable[[], Awaitable[object]]) -> None:
+        nonlocal is_done
         try:
             await work()
         except Exception as error:
             failures.append(error)
-        nursery.cancel_scope.cancel()
+        is_done = True
+        if nursery.child_tasks:
+            nursery.cancel_scope.cancel()
 
     async def run_own() -> None:
         nonlocal result
@@ -44,6 +52,8 @@ async def first_of(
             nursery.start_soon(guarded, work)
 
     async with trio.open_nursery() as nursery:
+        if timeout_s < math.inf:
+            nursery.cancel_scope.deadline = trio.current_time() + timeout_s
         if when is None:
             start()
         with when(start) if when else nullcontext():
@@ -53,6 +63,8 @@ async def first_of(
             raise failures[0]
         finally:
             failures.clear()
+    if not is_done:
+        raise trio.TooSlowError
     return result
 
 

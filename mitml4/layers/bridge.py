@@ -16,7 +16,13 @@ from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.net.stream import Stream, Transport
-from mitml4.protocols.conversation import Direction, Framing, InnerProtocol, Prelude
+from mitml4.protocols.conversation import (
+    DIRECTIONS,
+    Direction,
+    Framing,
+    InnerProtocol,
+    Prelude,
+)
 from mitml4.protocols.policy import FlowPolicy, Unreadable
 
 __all__ = ["Bridge"]
@@ -102,7 +108,7 @@ class Bridge:
         reset would be noticed only with the other side's next byte.
         """
         failures: list[Exception] = []
-        at_work = set(Direction)
+        at_work = set(DIRECTIONS)
 
         async def guarded(direction: Direction) -> None:
             try:

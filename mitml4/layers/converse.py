@@ -37,7 +37,14 @@ from mitml4.layers.bridge import Bridge
 from mitml4.layers.lane import Lane
 from mitml4.layers.report import Side
 from mitml4.protocols.context import LayerContext
-from mitml4.protocols.conversation import Conversation, Details, Direction, Forward, Speaker
+from mitml4.protocols.conversation import (
+    DIRECTIONS,
+    Conversation,
+    Details,
+    Direction,
+    Forward,
+    Speaker,
+)
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 from mitml4.protocols.tls.protocol import TlsConversation
 
@@ -60,7 +67,7 @@ class Follower:
         self._on_found = on_found
         self._bridge = bridge
         self._action = action
-        self._fresh = dict.fromkeys(Direction, b"")
+        self._fresh = dict.fromkeys(DIRECTIONS, b"")
         """What the engine is shown: bytes that are there, and neither claimed nor moved."""
         self._first: dict[Direction, EngineAction] = {}
         """The first actions."""
@@ -70,7 +77,7 @@ class Follower:
             Rules(budget=bridge.budget, hands_over_tls=True),
             self,
             context,
-            ahead={direction: bridge.lane(direction).ahead for direction in Direction},
+            ahead={direction: bridge.lane(direction).ahead for direction in DIRECTIONS},
             framing=bridge.framing,
         )
 
@@ -111,7 +118,7 @@ class Follower:
 
     def _ask_first(self) -> None:
         """Both first actions. What has come together is the client's first."""
-        for direction in Direction:
+        for direction in DIRECTIONS:
             self._fresh[direction] = self._bridge.lane(direction).unread_nowait()
             self._first[direction] = self._engine.next_action(direction, self._fresh[direction])
 

@@ -150,8 +150,9 @@ class Handshake:
         # Inside another layer, only reading tells that the client has ended.
         when = partial(client.watched, for_end=True) if isinstance(client, Transport) else None
         try:
-            with trio.fail_after(HANDSHAKE_S):
-                return await first_of(handshake, self._follow_client_end, when=when)
+            return await first_of(
+                handshake, self._follow_client_end, when=when, timeout_s=HANDSHAKE_S
+            )
         except TlsFailure:
             raise
         except StreamTruncated:

@@ -79,8 +79,8 @@ class Relay:
 
     async def take_turn_to_end(self) -> None:
         """Let other tasks run; if many lanes end at once, wait for those before. Checkpoints."""
-        async with self._endings:
-            pass
+        await self._endings.acquire()
+        self._endings.release()
 
     def borrow(self) -> memoryview:
         """A buffer for the length of a burst, to be given back."""

@@ -36,6 +36,7 @@ from mitml4.protocols.policy import End, Target, Unreadable
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 
 __all__ = [
+    "DIRECTIONS",
     "FORWARD_ALL",
     "MAX_PEEK",
     "MIRROR",
@@ -80,6 +81,10 @@ class Direction(Enum):
     @property
     def other(self) -> Direction:
         return Direction.DOWN if self is Direction.UP else Direction.UP
+
+
+DIRECTIONS: Final = (Direction.UP, Direction.DOWN)
+"""Both. To iterate over an Enum is slower, because that is Python too."""
 
 
 class Verdict(Enum):

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from enum import Enum, auto
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 import trio
 
@@ -46,6 +46,7 @@ _UNREACHABLE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAI
 log = logging.getLogger(__name__)
 
 Key = TypeVar("Key", bound=Hashable)
+_Pair: TypeAlias = tuple[str, str, int]
 
 
 class Refusal(Enum):
@@ -115,7 +116,7 @@ class SynGate:
         self.admitted: dict[Ends, PendingConnection] = {}
         """By their addresses at the listener."""
         self._by_client: Counter[str] = Counter()
-        self._by_client_and_server: Counter[tuple[str, Address]] = Counter()
+        self._by_client_and_server: Counter[_Pair] = Counter()
         self._send, self._receive = trio.open_memory_channel[PendingConnection](_MAX_PENDING)
         self._in_a_row = 0
         self.missing_in_a_row = 0
@@ -194,25 +195,23 @@ class SynGate:
         elif self._has_room(held):
             self.pending[asked] = pending = PendingConnection(held, self)
             self._by_client[held.syn.client.ip] += 1
-            self._by_client_and_server[held.syn.client.ip, held.syn.destination] += 1
+            self._by_client_and_server[_pair(held)] += 1
             self._send.send_nowait(pending)
 
     def _has_room(self, held: HeldSyn) -> bool:
         """Whether one more connection may wait. A client may use as many places as it leaves free,
         and towards one server as many as it leaves free for its other servers. Its other SYNs are
         ignored, and those of other clients are not."""
-        client = held.syn.client.ip
-        own = self._by_client[client]
+        own = self._by_client[held.syn.client.ip]
         free = _MAX_PENDING - len(self.pending)
-        towards_server = self._by_client_and_server[client, held.syn.destination]
+        towards_server = self._by_client_and_server[_pair(held)]
         return own < free and towards_server < free - own
 
     def forget(self, held: HeldSyn) -> None:
         """Remove a connection that no longer waits."""
-        client, destination = held.syn.client, held.syn.destination
-        if self.pending.pop((client, destination), None):
-            _count_down(self._by_client, client.ip)
-            _count_down(self._by_client_and_server, (client.ip, destination))
+        if self.pending.pop((held.syn.client, held.syn.destination), None):
+            _count_down(self._by_client, held.syn.client.ip)
+            _count_down(self._by_client_and_server, _pair(held))
 
     async def _accept_admitted(self) -> None:
         while True:
@@ -325,7 +324,11 @@ class PendingConnection:
             self._gate.admitted.pop(self._ends, None)
 
 
+def _pair(held: HeldSyn) -> _Pair:
+    """The client, and where it connects to: the hash of an Address is computed in Python."""
+    return held.syn.client.ip, held.syn.destination.ip, held.syn.destination.port
+
+
 def _count_down(counter: Counter[Key], key: Key) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]
+    if count := counter.pop(key) - 1:
+        counter[key] = count

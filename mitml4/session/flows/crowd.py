@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import os
 import resource
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import field
 from itertools import islice
 from typing import Final, TypeAlias
 
@@ -81,7 +82,7 @@ class Limits:
         )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class QueuedConnection:
     """An incoming connection, and what its flow needs."""
 
@@ -93,16 +94,15 @@ class QueuedConnection:
     """Which one has connected, if that is known."""
     is_only_client: bool = False
     """Its source has no other client, so this one need not leave room for others."""
+    keys: tuple[Key, Key, Key] = field(init=False)
+    """What it is counted under: all, its client, its client and server."""
+    halvings: tuple[int, int, int] = field(init=False)
+    """The share of each key, as how often the limit is halved."""
 
-    @property
-    def keys(self) -> tuple[Key, ...]:
-        """What it is counted under: all, its client, its client and server."""
-        return (), (self.client,), (self.client, self.connection.destination)
-
-    @property
-    def halvings(self) -> tuple[int, ...]:
-        """The share of each key, as how often the limit is halved."""
-        return (0, 0, 1) if self.is_only_client else (0, 1, 2)
+    def __post_init__(self) -> None:
+        server = self.connection.destination
+        self.keys = (), (self.client,), (self.client, server.ip, server.port)
+        self.halvings = (0, 0, 1) if self.is_only_client else (0, 1, 2)
 
 
 class _Shares:
@@ -110,23 +110,21 @@ class _Shares:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.levels: tuple[Counter[Key], ...] = (Counter(), Counter(), Counter())
+        self.levels: tuple[dict[Key, int], ...] = ({}, {}, {})
 
     def take(self, queued: QueuedConnection) -> bool:
         """Count one more, unless a share is used up; returns whether it was counted."""
-        counts = (level[key] for level, key in zip(self.levels, queued.keys, strict=True))
-        shares = (self.limit >> halved for halved in queued.halvings)
-        if any(count >= share for count, share in zip(counts, shares, strict=True)):
-            return False
+        for level, key, halved in zip(self.levels, queued.keys, queued.halvings, strict=True):
+            if level.get(key, 0) >= self.limit >> halved:
+                return False
         for level, key in zip(self.levels, queued.keys, strict=True):
-            level[key] += 1
+            level[key] = level.get(key, 0) + 1
         return True
 
     def give_back(self, queued: QueuedConnection) -> None:
         for level, key in zip(self.levels, queued.keys, strict=True):
-            level[key] -= 1
-            if not level[key]:
-                del level[key]
+            if count := level.pop(key) - 1:
+                level[key] = count
 
 
 class Crowd:

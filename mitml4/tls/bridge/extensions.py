@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection
-from enum import IntEnum, auto
+from enum import Enum, auto
 from typing import Final
 
 from mitml4.dataclass import dataclass
@@ -92,8 +92,8 @@ class RawExtensions:
         return vector(2, b"".join(heads_and_bodies))
 
 
-class Place(IntEnum):
-    """The messages that have extensions. Numbers, whose hash Python does not compute in Python."""
+class Place(Enum):
+    """The messages that have extensions."""
 
     SERVER_HELLO = auto()
     HELLO_RETRY_REQUEST = auto()
@@ -102,6 +102,9 @@ class Place(IntEnum):
     CERTIFICATE = auto()
     NEW_SESSION_TICKET = auto()
     SERVER_HELLO_12 = auto()
+
+    # It is looked up for each extension, and Enum would hash in Python.
+    __hash__ = object.__hash__
 
 
 def check_answers(offered: Collection[int], extensions: RawExtensions, place: Place) -> None:
