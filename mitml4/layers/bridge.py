@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import field
 from functools import partial
 from typing import Final
@@ -108,14 +109,25 @@ class Bridge:
         reset would be noticed only with the other side's next byte.
         """
         failures: list[Exception] = []
+        later_resets: list[OSError] = []
         at_work = set(DIRECTIONS)
+
+        def note_reset(transport: Transport) -> None:
+            if not at_work:
+                return  # both sides have ended before
+            try:
+                transport.raise_reset()
+            except OSError as error:
+                later_resets.append(error)
+                nursery.cancel_scope.cancel()
 
         async def guarded(direction: Direction) -> None:
             try:
                 await work(direction)
                 at_work.remove(direction)
                 if at_work and self.lane(direction).ended:
-                    await self.lane(direction).source.transport.wait_reset()
+                    ended = self.lane(direction).source.transport
+                    watches.enter_context(ended.watched(partial(note_reset, ended)))
             except Exception as error:
                 failures.append(error)
                 other = self.lane(direction.other)
@@ -126,12 +138,16 @@ class Bridge:
                     return
                 if isinstance(error, OSError):
                     await self.lane(direction).relay.take_turn_to_end()
-            if failures or not at_work:
                 nursery.cancel_scope.cancel()
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(guarded, Direction.DOWN)
-            await guarded(Direction.UP)
+        with ExitStack() as watches:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(guarded, Direction.DOWN)
+                await guarded(Direction.UP)
+        if later_resets:
+            await self.up.relay.take_turn_to_end()
+            failures += later_resets
+            later_resets.clear()
         if failures:
             try:
                 raise failures[0]
