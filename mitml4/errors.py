@@ -6,7 +6,10 @@ A hint is the next command to type, or the next thing to check. The command line
 
 from __future__ import annotations
 
+import os
+import shlex
 from enum import IntEnum
+from typing import TypeVar
 
 __all__ = [
     "CaptureError",
@@ -16,6 +19,7 @@ __all__ = [
     "MitmError",
     "ProtocolError",
     "UsageError",
+    "cannot_read",
 ]
 
 
@@ -64,3 +68,12 @@ class CaptureError(MitmError):
 
 class ProtocolError(MitmError):
     """Bytes from the network that break their protocol. The only error that bytes can cause."""
+
+
+E = TypeVar("E", bound=MitmError)
+
+
+def cannot_read(kind: type[E], file: str | os.PathLike[str], error: OSError) -> E:
+    """The error, of this kind, for a file that the user has named."""
+    hint = f"ls -l {shlex.quote(os.fspath(file))}"
+    return kind(f"cannot read {os.fspath(file)}: {error.strerror}", hint=hint)

@@ -11,7 +11,7 @@ from typing import BinaryIO, Final
 from mitml4.capture.files.reader import packets_of
 from mitml4.capture.files.source import Source
 from mitml4.capture.tls.secrets import Secrets
-from mitml4.errors import CaptureError
+from mitml4.errors import CaptureError, cannot_read
 from mitml4.model.builder import FlowBuilder
 from mitml4.model.flow import Flow
 from mitml4.model.lines import read_objects
@@ -87,7 +87,7 @@ def _opened(path: str | os.PathLike[str]) -> BinaryIO:
     try:
         return Path(path).open("rb")
     except OSError as error:
-        raise CaptureError(f"cannot read {path}: {error.strerror}") from error
+        raise cannot_read(CaptureError, path, error) from error
 
 
 def _from_lines(source: Source) -> Iterator[Flow]:

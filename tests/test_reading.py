@@ -17,15 +17,11 @@ import pytest
 import mitml4
 from mitml4.address import Address
 from mitml4.encoding import encode
+from mitml4.errors import CaptureError
 from mitml4.events import FlowClose, FlowOpen
 from mitml4.model import lines as lines_module
 from mitml4.payload.codings import zstd_module
 from tests import programs
-
-if sys.version_info >= (3, 14):
-    pass
-else:
-    pass
 
 ROOT = Path(__file__).parents[1]
 END = Address("192.0.2.1", 443)
@@ -216,3 +212,9 @@ def test_the_page_names_every_field(http_capture: Path) -> None:
         assert f"`{name}`" in page
         missing = [field.name for field in fields(cls) if f"`{field.name}`" not in page]
         assert not missing, cls
+
+
+def test_a_file_that_cannot_be_read_is_told_with_a_hint(tmp_path: Path) -> None:
+    with pytest.raises(CaptureError, match=r"cannot read .*no file: No such file") as raised:
+        next(mitml4.read(tmp_path / "no file"))
+    assert raised.value.hint == f"ls -l '{tmp_path}/no file'"

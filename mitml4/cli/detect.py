@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import click
 from mitml4.cli.console import Console
 from mitml4.cli.options import Command, SectionOption, capture_files_options, shown_options
 from mitml4.cli.values import File
-from mitml4.errors import CaptureError, ExitCode, UsageError
+from mitml4.errors import CaptureError, ExitCode, UsageError, cannot_read
 from mitml4.printable import printable
 from mitml4.screen.terminal import Color, is_terminal, wants_color, width_of
 from mitml4.signals import ending_signals
@@ -205,9 +204,7 @@ def _read_keylog(path: Path, secrets: Secrets) -> None:
         with path.open("rb") as lines:
             found = sum(map(secrets.add, lines))
     except OSError as error:
-        raise UsageError(
-            f"cannot read {path}: {error.strerror}", hint=f"ls -l {shlex.quote(str(path))}"
-        ) from error
+        raise cannot_read(UsageError, path, error) from error
     if not found:
         raise UsageError(
             f"no TLS secrets in {path}",
@@ -229,9 +226,7 @@ def _opened(name: str) -> Iterator[BinaryIO]:
     try:
         stream = Path(name).open("rb")  # noqa: SIM115 - closed below
     except OSError as error:
-        raise CaptureError(
-            f"cannot read {name}: {error.strerror}", hint=f"ls -l {shlex.quote(name)}"
-        ) from error
+        raise cannot_read(CaptureError, name, error) from error
     with stream:
         yield stream
 

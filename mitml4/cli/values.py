@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import shlex
 import socket
 from collections.abc import Callable
 from ipaddress import IPv4Network, IPv6Network
@@ -16,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 from mitml4.address import Address
 from mitml4.cli.origin import origin_of
-from mitml4.errors import UsageError
+from mitml4.errors import UsageError, cannot_read
 from mitml4.net import processes
 from mitml4.regex import regex
 from mitml4.session.destinations.routes import Via
@@ -240,8 +239,7 @@ def parse_readable(text: str) -> Path:
     try:
         path.open("rb").close()
     except OSError as error:
-        hint = f"ls -l {shlex.quote(text)}"
-        raise UsageError(f"cannot read {text}: {error.strerror}", hint=hint) from None
+        raise cannot_read(UsageError, text, error) from None
     return path
 
 

@@ -22,7 +22,7 @@ from mitml4.edit.editors import Editors
 from mitml4.edit.files import Folder, Stamp, read_whole, stamp_of
 from mitml4.edit.parser import MAX_RULES_BYTES, RulesError, parse_rules
 from mitml4.edit.rules import RuleEditor
-from mitml4.errors import UsageError
+from mitml4.errors import UsageError, cannot_read
 from mitml4.printable import printable
 from mitml4.session.editors.file_opener import FileOpener
 
@@ -52,7 +52,7 @@ class _RuleFile:
             file = cls(path, folder, limit, RuleEditor(limit=limit), folder.stamp(path.name))
             file.read()
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {error.strerror}", hint="ls -l") from None
+            raise cannot_read(UsageError, path, error) from None
         return file
 
     def read(self) -> None:

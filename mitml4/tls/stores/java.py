@@ -7,6 +7,7 @@ such a file follows the system's store.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.dataclass import dataclass
-from mitml4.errors import MachineError
+from mitml4.errors import MachineError, cannot_read
 from mitml4.tls.java_keystore import PASSWORD, read_entries
 from mitml4.tls.stores.store import (
     Entry,
@@ -83,9 +84,10 @@ class JavaStore:
         try:
             return read_entries(self.place.read_bytes())
         except OSError as error:
-            raise MachineError(f"cannot read {self.place}: {error.strerror}") from error
+            raise cannot_read(MachineError, self.place, error) from error
         except ValueError as error:
-            raise MachineError(f"cannot read {self.place}: {error}") from error
+            hint = f"keytool -list -keystore {shlex.quote(str(self.place))}"
+            raise MachineError(f"cannot read {self.place}: {error}", hint=hint) from error
 
     def _keytool(self, *arguments: str, given: bytes = b"", source: Path | None = None) -> Step:
         find_tool("keytool")
