@@ -64,15 +64,16 @@ def _time(value: datetime) -> str:
     global _second
     if value.tzinfo is not UTC:
         value = value.astimezone(UTC)
-    day = value.year, value.month, value.day, value.hour, value.minute, value.second
-    known, start = _second
-    if known != day:
-        start = value.isoformat(timespec="seconds")[:-6]  # without +00:00
-        _second = day, start
+    begin, end, start = _second
+    if not begin <= value <= end:
+        begin, end = value.replace(microsecond=0), value.replace(microsecond=999_999)
+        start = begin.isoformat()[:-6]  # without +00:00
+        _second = begin, end, start
     return f"{start}.{value.microsecond:06}Z"
 
 
-_second: tuple[tuple[int, ...], str] = ((), "")
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+_second: tuple[datetime, datetime, str] = (_NEVER, _NEVER.replace(year=1), "")
 """The second of the last time that was written, and its text: events come many a second."""
 
 

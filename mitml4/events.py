@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import field, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
+from functools import partial
 from types import UnionType
 from typing import Any, ClassVar, Final, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -51,9 +52,8 @@ __all__ = [
 VERSION: Final = 1
 
 
-def now() -> datetime:
-    """The time of an event that happens now."""
-    return datetime.now(UTC)
+now: Final[Callable[[], datetime]] = partial(datetime.now, UTC)
+"""The time of an event that happens now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,8 @@ class Interpreter:
                 side.mirror_window = min(2 * window, _MOST_MIRRORED)
             elif took_s > _DEAR_S or events > 2 * _MANY_EVENTS:
                 side.mirror_window = max(window // 2, _LEAST_MIRRORED)
-            self._charge(side, took_s)
+            if not self._meter.charge(took_s):
+                self._give_up(side)
             at += len(piece)
             spent_s += took_s
         if at < size and side.state is State.GUARD:
@@ -254,13 +255,14 @@ class Interpreter:
                 break
             else:
                 window *= 2
-            if at < size and self._meter.is_due:
-                self._charge(side, 0.0)
+            if at < size and self._meter.is_due and not self._meter.charge(0.0):
+                self._give_up(side)
         if is_exhausted:
             side.tried = size - at if at + window >= size else MAX_PEEK
         else:
             side.tried = 0
-        self._charge(side, time.perf_counter() - began_s)
+        if not self._meter.charge(time.perf_counter() - began_s):
+            self._give_up(side)
         return at
 
     def _receive_mirrored(self, side: Side, data: bytes) -> int:
@@ -424,12 +426,14 @@ class Interpreter:
     def _publish(self, protocol_events: Sequence[ProtocolEvent | StreamLayer]) -> None:
         if protocol_events and not self._told:
             self.announce()
+        tell, depth, weight = self.observer.protocol_event, self.depth, 0
         for protocol_event in protocol_events:
-            self._meter.weight += self.observer.protocol_event(self.depth, protocol_event)
+            weight += tell(depth, protocol_event)
+        self._meter.weight += weight
 
-    def _charge(self, side: Side, work_s: float) -> None:
-        """Charge the flow's budget; beyond it, the flow is relayed unseen."""
-        if not self._meter.charge(work_s) and self._conversation:
+    def _give_up(self, side: Side) -> None:
+        """The flow is beyond its budget: it is relayed unseen."""
+        if self._conversation:
             self._fault(side, _TOO_MUCH)
 
     # What the policy has to see

@@ -11,7 +11,7 @@ __all__ = ["WORK_S", "Meter"]
 
 WORK_S: Final = 0.001
 """Seconds after which a call of the engine returns, so that the driver can let other flows run."""
-_UNCHARGED_BYTES: Final = 2048
+_UNCHARGED_BYTES: Final = 16384
 """Events of so many bytes are charged together, and so is CPU time of WORK_S."""
 
 

@@ -32,7 +32,7 @@ class Observer(Protocol):
     def layer(self, depth: int, protocol: str, speaker: Speaker, details: Details | None) -> None:
         """The details of a layer are known. Called once for each layer, outermost first."""
 
-    def protocol_event(self, depth: int, protocol_event: ProtocolEvent | StreamLayer) -> int:
+    def protocol_event(self, depth: int, protocol_event: ProtocolEvent | StreamLayer, /) -> int:
         """Something happened in a conversation, or a layer began beside others (StreamLayer).
         Returns about how many bytes its event takes, without its payload."""
 

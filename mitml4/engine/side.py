@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
+from mitml4.enums import plain_members
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
     MIRROR,
@@ -24,6 +25,7 @@ many small messages a few at a time."""
 _FIRST_MIRRORED: Final = 256
 
 
+@plain_members
 class State(Enum):
     DETECT = "detect"
     PEEK = "peek"

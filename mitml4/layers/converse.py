@@ -45,7 +45,6 @@ from mitml4.protocols.conversation import (
     Forward,
     Speaker,
 )
-from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 from mitml4.protocols.tls.protocol import TlsConversation
 
 __all__ = ["Follower"]
@@ -64,6 +63,7 @@ class Follower:
     ) -> None:
         """`action`: what is done with the layer, if it is not what its name says. `on_found` is
         told of the protocol at a depth, once it is found."""
+        self.protocol_event = bridge.report.protocol_event
         self._on_found = on_found
         self._bridge = bridge
         self._action = action
@@ -159,9 +159,12 @@ class Follower:
                     if lane.due:
                         await lane.flush()
                     is_cancelled = await self._wait(direction, lane, scope, action)
-                case Move(count):
+                case Move(count) if count < len(fresh[direction]):
                     await self._claim(direction, lane, count)
-                    if not (fresh[direction] or lane.ended) and engine.awaits(direction):
+                case Move():
+                    data, fresh[direction] = fresh[direction], b""
+                    await lane.send_with_due(data)
+                    if not lane.ended and engine.awaits(direction):
                         following = WAIT  # which is mostly so, and need not be asked
                 case MoveAhead(count):
                     await lane.send_with_due(fresh[direction][:count])
@@ -190,14 +193,10 @@ class Follower:
         return False
 
     async def _claim(self, direction: Direction, lane: Lane, count: int) -> None:
-        """What is claimed is sent at once, unless more is there that another layer may read: bytes
-        that came together leave together. Messages of this layer do not wait for those behind
-        them: the other side may answer the first while the next are read."""
+        """A part of what is there is claimed. It is sent at once, unless another layer may read
+        what is behind it: bytes that came together leave together. Messages of this layer do not
+        wait for those behind them: the other side may answer the first while the next are read."""
         fresh = self._fresh[direction]
-        if count == len(fresh):
-            self._fresh[direction] = b""
-            await lane.send_with_due(fresh)
-            return
         lane.claim(fresh[:count])
         self._fresh[direction] = fresh[count:]
         if self._engine.reads(direction):
@@ -268,9 +267,6 @@ class Follower:
         stays_closed = protocol == TlsConversation.name
         action = self._action or ("passthrough" if stays_closed else "relayed")
         self._bridge.report.layer(depth, speaker, action, details)
-
-    def protocol_event(self, depth: int, protocol_event: ProtocolEvent | StreamLayer) -> int:
-        return self._bridge.report.protocol_event(depth, protocol_event)
 
     def fault(self, depth: int, direction: Direction, reason: str) -> None:
         side: Side = "client" if direction is Direction.UP else "server"

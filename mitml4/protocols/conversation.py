@@ -30,6 +30,7 @@ from functools import wraps
 from typing import ClassVar, Final, Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
+from mitml4.enums import plain_members
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.expected import Announcement
 from mitml4.protocols.policy import End, Target, Unreadable
@@ -69,6 +70,7 @@ Speaker: TypeAlias = Literal["client", "server"]
 """Who sent the first byte of a layer."""
 
 
+@plain_members
 class Direction(Enum):
     """Up is from the client to the server, down is from the server to the client."""
 
@@ -87,6 +89,7 @@ DIRECTIONS: Final = (Direction.UP, Direction.DOWN)
 """Both. To iterate over an Enum is slower, because that is Python too."""
 
 
+@plain_members
 class Verdict(Enum):
     """The answer of a detector. It never flips: more bytes only turn NEED_MORE into another one.
 

@@ -96,9 +96,12 @@ class Blocked(Exception):  # noqa: N818 - a decision, not an error
         return end.why or "a host that cannot be read"
 
 
+_INTERCEPT: Final = PolicyDecision("intercept")
+
+
 def intercept_all(_ends: Sequence[End]) -> PolicyDecision:
     """The policy where nothing was asked for."""
-    return PolicyDecision("intercept")
+    return _INTERCEPT
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class BridgedStream(OpenedStream):
             missing = min(limit - len(self._ahead), MAX_PEEK + 1)
             count = self._read(buffer[: max(missing, MIN_ROOM)]) if missing > 0 else None
             if count:
-                self._ahead += buffer[:count]
+                self._ahead += bytes(buffer[:count])
         finally:
             _buffers.append(buffer)
         return count
@@ -146,10 +146,15 @@ class BridgedStream(OpenedStream):
     async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:
         """As `Stream` has it. Once TLS has broken, sending raises BrokenPipeError: a
         StreamTruncated would be taken for the end of the stream that the data came from."""
-        if data and not self._is_sending and not self.connection.is_renegotiating:
-            data = self._send_at_once(data)
-            if not data and not self._unsent:
+        if 0 < len(data) <= MAX_CONTENT and not self._is_anything_in_way:
+            try:
+                taken, self._unsent = self._seal_and_send(data)
+            except BaseException:
+                self._is_cut = True
+                raise
+            if taken == len(data) and not self._unsent:
                 return
+            data = data[taken:]
         await self._begin_sending(bool(data), fed_by)
         try:
             while data or self._unsent or self.connection.due:
@@ -167,19 +172,12 @@ class BridgedStream(OpenedStream):
             self._is_sending = False
             self._wake()
 
-    def _send_at_once(self, data: memoryview) -> memoryview:
-        """Send a short message if nothing is in its way, which is mostly so. Returns what is left
-        of it."""
-        if len(data) > MAX_CONTENT:
-            return data
+    @property
+    def _is_anything_in_way(self) -> bool:
+        """Whether data has to wait for something, or is refused."""
         connection = self.connection
-        is_in_way = self._unsent or connection.due or self._is_cut or connection.is_shut
-        try:
-            taken, self._unsent = (self._send_piece if is_in_way else self._seal_and_send)(data)
-        except BaseException:
-            self._is_cut = True
-            raise
-        return data[taken:]
+        is_in_way = self._is_sending or self._unsent or self._is_cut or connection.due
+        return bool(is_in_way or connection.is_shut or connection.is_renegotiating)
 
     async def _begin_sending(self, has_data: bool, fed_by: Transport | None) -> None:
         """Wait until nobody else sends, and data may be sent."""

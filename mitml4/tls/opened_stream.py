@@ -31,7 +31,8 @@ class OpenedStream(Stream):
     def __init__(self, below: Stream) -> None:
         self.below = below
         self._transport = below.transport
-        self._ahead = bytearray()
+        self._ahead = b""
+        """What was read and not consumed."""
         self.failure: Exception | None = None
         """What ended the stream, if not close_notify; every later read raises it."""
         self.on_opening: Callable[[int | Exception], None] | None = None
@@ -79,33 +80,30 @@ class OpenedStream(Stream):
                 await self._wait_readable()
             elif len(self._ahead) <= beyond:
                 await trio.lowlevel.checkpoint()
-        return self._shown(limit)
+        return self._ahead[:limit]
 
     def peek_nowait(self, limit: int) -> bytes:
         try:  # noqa: SIM105 - `suppress` costs three calls for each message
             self._read_ahead(limit)
         except (OSError, StreamTruncated):
             pass  # it is kept, and raised by the next read
-        return bytes(self._ahead if len(self._ahead) <= limit else self._ahead[:limit])
-
-    def _shown(self, limit: int) -> bytes:
-        return bytes(memoryview(self._ahead)[:limit])
+        return self._ahead if len(self._ahead) <= limit else self._ahead[:limit]
 
     def _read_ahead(self, limit: int) -> int | None:
         """Read more until there are `limit` bytes, and keep it; see `_read_records`."""
         count = self._read_records(_SCRATCH[: max(0, limit - len(self._ahead))])
         if count:
-            self._ahead += _SCRATCH[:count]
+            self._ahead += bytes(_SCRATCH[:count])
         return count
 
     def discard(self, count: int) -> None:
-        del self._ahead[:count]
+        self._ahead = self._ahead[count:]
 
     def receive_nowait(self, buffer: memoryview) -> int | None:
         if self._ahead:
             count = min(len(buffer), len(self._ahead))
             buffer[:count] = self._ahead[:count]
-            del self._ahead[:count]
+            self._ahead = self._ahead[count:]
             return count
         return self._read_records(buffer)
 

@@ -25,7 +25,7 @@ from mitml4.protocols.conversation import (
     Unreadable,
 )
 from mitml4.protocols.http.asked import disagreeing, is_elsewhere, of_fields, of_target
-from mitml4.protocols.http.events import HttpRequest, HttpResponse
+from mitml4.protocols.http.events import HttpRequest, HttpResponse, Pairs
 from mitml4.protocols.http.exchange import UPGRADES, origin, shown
 from mitml4.protocols.http.http1_heads import (
     CONNECT_BEGUN,
@@ -81,8 +81,8 @@ class HttpConversation(HttpMessages):
     _connect_waits: bool = False
     _switching: bool = False
     """A 101 has arrived before the end of the request that it answers."""
-    _usual: tuple[UsualRequest, list[End], str] | None = None
-    """The last usual head: the hosts that it asks for, and its URL."""
+    _usual: tuple[UsualRequest, list[End], str, Pairs | None] | None = None
+    """The last usual head: the hosts that it asks for, its URL, and the headers that are shown."""
 
     def __post_init__(self) -> None:
         self.pipeline = Pipeline(self.context.clock)
@@ -107,8 +107,7 @@ class HttpConversation(HttpMessages):
 
     def read_request(self, data: bytes, at: int) -> int:
         if head := usual_request(data, at):
-            self._take_usual_request(head)
-            return head.size
+            return self._take_usual_request(head)
         if not self.pipeline.requests and STATUS_LINE.match(data, at):
             return self._follow_no_further()
         if data.find(b"\n", at) < 0:
@@ -171,34 +170,46 @@ class HttpConversation(HttpMessages):
         exchange.pauses = connect or b"upgrade" in fields.named
         memory = _BARE_BYTES + len(line[0]) + len(section) + _FIELD_BYTES * len(fields.lines)
         self._note_request(exchange, line, fields, memory)
-        self.begin_body(UP, exchange, *body, fields.lines)
+        self.begin_body(UP, exchange, body, fields.lines)
 
-    def _take_usual_request(self, head: UsualRequest) -> None:
+    def _take_usual_request(self, head: UsualRequest) -> int:
+        """The same for a usual head. Most have no body, and come when all before them are
+        answered: then all of the request was read, and it is an event at once."""
         if self._usual is None or self._usual[0] is not head:
-            hosts = of_fields(head.section, self.context)
             path = text(self.context.shown.url(head.target))
-            self._usual = head, hosts, origin(self.context, head.host) + path
-        _, hosts, url = self._usual
+            self._usual = (
+                head,
+                of_fields(head.section, self.context),
+                origin(self.context, head.host) + path,
+                shown(self.context, head.fields.lines),
+            )
+        _, hosts, url, headers = self._usual
         self.named += hosts
-        if not self.pipeline.requests:
+        pipeline = self.pipeline
+        is_alone = not (pipeline.unanswered or pipeline.closes)
+        if not pipeline.requests:
             self.named += disagreeing(hosts, self.context)
-        exchange = self.pipeline.ask(head.method)
-        number = exchange.stream
-        if number == 1:
             self._note_first(head.target, head.host)
+        exchange = pipeline.ask(head.method)
         request = HttpRequest(
-            stream=number,
+            stream=exchange.stream,
             method=head.method_text,
             url=url,
             version=head.version,
             content_type=head.content_type,
-            headers=shown(self.context, head.fields.lines),
+            headers=headers,
         )
+        self.details_ready = True
+        if is_alone and head.body == NO_BODY:
+            self.protocol_events.append(request)
+            exchange.request_done = True
+            self.sides[UP].exchange = exchange
+            return head.size
         lines = head.fields.lines
         memory = _BARE_BYTES + head.size + _FIELD_BYTES * len(lines)
-        self.protocol_events += self.pipeline.add_request(exchange, request, memory)
-        self.head_read(exchange, None)
-        self.begin_body(UP, exchange, *head.body, lines)
+        self.protocol_events += pipeline.add_request(exchange, request, memory)
+        self.begin_body(UP, exchange, head.body, lines)
+        return head.size
 
     def _note_first(self, target: bytes, host: bytes | None) -> None:
         self.host = None if host is None else text(self.context.shown.authority(host))
@@ -238,14 +249,13 @@ class HttpConversation(HttpMessages):
 
     def read_response(self, data: bytes, at: int) -> int:
         if head := usual_response(data, at):
-            self._take_usual_response(head)
-            return head.size
+            return self._take_usual_response(head, len(data) - at)
         line = STATUS_LINE.match(data, at)
         end = HEAD_END.search(data, at)
         if line is None or end is None:
             partial = line or STATUS_BEGUN.fullmatch(data, at)
             if partial is None and (asked := self._answered_simply(data, at)):
-                self.begin_body(DOWN, asked, Part.UNTIL_END, 0)
+                self.begin_body(DOWN, asked, (Part.UNTIL_END, 0))
                 return 0
             return not_whole(data, at, partial, "not a status line")
         start = data.index(b"\n", at) + 1
@@ -262,18 +272,29 @@ class HttpConversation(HttpMessages):
             self._answer(exchange, is_last=fields.ends_connection(line["version"]))
             bodiless = _is_bodiless(exchange.method, status)
             body = NO_BODY if bodiless else framing(fields, line["version"], request=False)
-            self.begin_body(DOWN, exchange, *body, fields.lines)
+            self.begin_body(DOWN, exchange, body, fields.lines)
         return end.end() - at
 
-    def _take_usual_response(self, head: UsualResponse) -> None:
+    def _take_usual_response(self, head: UsualResponse, there: int) -> int:
+        """The same for a usual head, of whose response so many bytes are there. If those are all,
+        and nobody wants the body, all of it is read."""
         exchange = self.pipeline.front or self.pipeline.ask_unseen()
         self._tell_response(exchange, head.status, head.version, head.fields, head.content_type)
         if exchange.method == b"CONNECT" and head.status < 300:
             self._tunnel(exchange)
-            return
+            return head.size
+        had_paused = exchange.pauses  # then the client's side is read before the body
         self._answer(exchange, is_last=head.is_last)
         body = NO_BODY if _is_bodiless(exchange.method, head.status) else head.body
-        self.begin_body(DOWN, exchange, *body, head.fields.lines)
+        part, length = body
+        is_whole = part is Part.COUNTED and head.size + length <= there
+        if had_paused or not is_whole or self.context.shown.payload:
+            self.begin_body(DOWN, exchange, body, head.fields.lines)
+            return head.size
+        exchange.response_bytes += length
+        self.sides[DOWN].exchange = exchange
+        self.message_done(DOWN, exchange)
+        return head.size + length
 
     def _answer(self, exchange: HttpExchange, *, is_last: bool) -> None:
         """The head of the final response was read; `is_last`: the server closes behind it."""
@@ -318,7 +339,7 @@ class HttpConversation(HttpMessages):
 
     def _tunnel(self, exchange: HttpExchange) -> None:
         """A CONNECT succeeded: "the tunnel begins after the blank line" (RFC 9110 §9.3.6)."""
-        self.begin_body(DOWN, exchange, *NO_BODY)
+        self.begin_body(DOWN, exchange, NO_BODY)
         self.up = self.down = SWITCH
 
     def _switch(self, exchange: HttpExchange, fields: Fields) -> None:
@@ -330,7 +351,7 @@ class HttpConversation(HttpMessages):
         self.inner = UPGRADES.get(token.lower()) if token else None
         self.negotiated = b",".join(fields.named.get(b"sec-websocket-extensions", ()))
         self._switching = not exchange.request_done
-        self.begin_body(DOWN, exchange, *NO_BODY)
+        self.begin_body(DOWN, exchange, NO_BODY)
         self.down = SWITCH
         if exchange.request_done:
             self.up = SWITCH

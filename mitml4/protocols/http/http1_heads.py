@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Final
 
 from mitml4.dataclass import dataclass
+from mitml4.enums import plain_members
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import MAX_PEEK, Target, Verdict
 from mitml4.protocols.parts.lines import prefix_pattern
@@ -196,6 +197,7 @@ _USUAL_NAME: Final = 64
 """Names up to this length are cached, since most messages have the same."""
 
 
+@plain_members
 class Part(Enum):
     """The next part of a direction: see the table in http1_messages.py."""
 

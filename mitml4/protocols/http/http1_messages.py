@@ -257,11 +257,12 @@ class HttpMessages(Conversation):
         self,
         direction: Direction,
         exchange: HttpExchange,
-        part: Part,
-        length: int,
+        body: tuple[Part, int],
         headers: HeaderFields = (),
     ) -> None:
-        """The head of a message is complete, and this body follows."""
+        """The head of a message is complete, and this body follows: how it is read, and its
+        length."""
+        part, length = body
         side = self.sides[direction]
         side.exchange, side.part, side.length = exchange, part, length
         if self.context.shown.payload and (part is not Part.COUNTED or length):

@@ -12,6 +12,7 @@ from enum import IntEnum
 from typing import Final
 
 from mitml4.dataclass import dataclass
+from mitml4.enums import plain_members
 from mitml4.errors import ProtocolError
 
 __all__ = ["MAX_RECORD", "HandshakeType", "Message", "MessageReader", "RecordType"]
@@ -23,6 +24,7 @@ _MAX_MESSAGE: Final = 1 << 18
 """The longest handshake message that is collected; some certificate chains have 64 KiB."""
 
 
+@plain_members
 class RecordType(IntEnum):
     """RFC 8446 §5.1 and RFC 6520; SSLV2 is a record without such a header."""
 

@@ -168,7 +168,7 @@ class Policy:
                 return PolicyDecision("block", f"--block {refused.text}")
         if self.allow and not self._allows(ends):
             return PolicyDecision("block", NOT_ALLOWED)
-        if pattern := _first_match(self.passthrough, ends):
+        if self.passthrough and (pattern := _first_match(self.passthrough, ends)):
             return PolicyDecision("passthrough", f"--passthrough {pattern.text}")
         if self.only and not _first_match(self.only, ends):
             return PolicyDecision("passthrough", "--only")

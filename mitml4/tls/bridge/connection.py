@@ -145,9 +145,9 @@ class Connection:
     # Receiving
 
     def ciphertext_bytes(self, room: int) -> int:
-        """Of so much ciphertext the content is `room` bytes at most, if all records are whole."""
-        overhead = self._opens.overhead
-        return max(_HEADER_BYTES + MAX_RECORD, room + overhead * -(-room // MAX_CONTENT))
+        """Of so much ciphertext the content is `room` bytes (MIN_ROOM at least) at most, if all
+        records are whole."""
+        return room + self._opens.overhead * -(-room // MAX_CONTENT)
 
     @property
     def keeps_record(self) -> bool:
@@ -178,8 +178,11 @@ class Connection:
                 most = end - at - opens.overhead
                 if end > size or (filled and filled + most > room):
                     break
-                target = into[filled:] if filled + length <= room else _SPARE
-                kind, count = opens.open_into(data[at:end], target)
+                target = into if not filled else into[filled:]
+                if filled + length > room:
+                    target = _SPARE
+                record = data if end - at == size else data[at:end]
+                kind, count = opens.open_into(record, target)
                 at = end
                 if most > self._max_opened:
                     raise TlsError(Alert.RECORD_OVERFLOW, f"a TLS record of {length} bytes")
@@ -420,6 +423,8 @@ class Connection:
             return 0, 0
         taken = written = 0
         room, left = len(into) - seals.overhead, len(data)
+        if 0 < left <= size and left <= room:
+            return left, seals.seal_into(_DATA, data, into)
         for _ in range(RECORDS_A_TURN):
             count = min(size, left)
             if not count or written + count > room:
