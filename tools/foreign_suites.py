@@ -6,10 +6,10 @@
     python tools/foreign_suites.py --edit rules    with rules that may match, and never do
     python tools/foreign_suites.py --list
 
-A suite is a project's source distribution from PyPI, with its tests. Files whose tests have another
-result through mitml4 are run again, up to twice. Tests that differ every time are printed with the
-reason that docs/run.md gives for them, under "Other projects' tests"; the exit code is 1 if one has
-none. Each suite is installed into a separate environment, in a temporary directory.
+A suite is a project's source distribution from PyPI, or Debian's, with its tests. Those that have
+another result through mitml4 are run again, twice. Tests that differ every time are printed with
+the reason that docs/run.md gives for them, under "Other projects' tests"; the exit code is 1 if one
+has none. Each suite is installed into a separate environment, in a temporary directory.
 """
 
 from __future__ import annotations

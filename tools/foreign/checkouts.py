@@ -67,23 +67,27 @@ class Checkout:
         return next(self.directory.glob("*/PKG-INFO")).parent
 
     def command(self, names: Collection[str]) -> list[str]:
-        """The command that runs the suite, or only the files with these tests."""
-        files = sorted({self._file(name) for name in names})
+        """The command that runs the suite, or only these tests, with all their parameters."""
+        nodes = sorted({self._node(name) for name in names})
         pytest = [
             *(str(self.python), "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
             *("--timeout=60", f"--junit-xml={self.report}"),
-            *(*self.suite.options, *(files or self.suite.tests)),
+            *(*self.suite.options, *(nodes or self.suite.tests)),
         ]
         if not self.suite.server:
             return pytest
         beside = f'{self.suite.server} & "$@"; status=$?; kill $!; exit $status'
         return ["sh", "-c", beside, "sh", *pytest]
 
-    def _file(self, name: str) -> str:
-        """`tests.test_file.Class::test` → tests/test_file.py"""
-        parts = name.partition("::")[0].split(".")
-        paths = ("/".join(parts[:end]) + ".py" for end in range(len(parts), 0, -1))
-        return next(path for path in paths if (self.source / path).is_file())
+    def _node(self, name: str) -> str:
+        """`tests.test_file.Class::test[a]` → tests/test_file.py::Class::test"""
+        module, _, test = name.partition("::")
+        parts = module.split(".")
+        for end in range(len(parts), 0, -1):
+            path = "/".join(parts[:end]) + ".py"
+            if (self.source / path).is_file():
+                return "::".join(filter(None, (path, *parts[end:], test.partition("[")[0])))
+        raise LookupError(name)
 
     def run(self, prefix: Sequence[str], names: Collection[str] = ()) -> dict[str, str]:
         """The result of each test, by name."""
@@ -109,20 +113,33 @@ class Checkout:
         return outcomes(self.report)
 
 
-class Grpc(Checkout):
-    """Debian's source package of gRPC: the distribution on PyPI has no tests."""
+class Debian(Checkout):
+    """Debian's source package: the distribution on PyPI has no tests, or not those with sockets."""
 
     def install(self) -> None:
         lists, sources = self.directory / "lists", self.directory / "sources.list"
         (lists / "partial").mkdir(parents=True)
-        sources.write_text("deb-src http://deb.debian.org/debian bookworm main\n")
+        _, release = self.suite.debian.split("/")
+        sources.write_text(f"deb-src http://deb.debian.org/debian {release} main\n")
         apt = ["apt-get", "-q", "-o", f"Dir::Etc::SourceList={sources}"]
         apt += ["-o", "Dir::Etc::SourceParts=-", "-o", f"Dir::State::Lists={lists}"]
-        subprocess.run([*apt, "update"], check=True, cwd=self.directory)
-        subprocess.run([*apt, "source", "--download-only", "grpc"], check=True, cwd=self.directory)
-        (archive,) = self.directory.glob("grpc_*.orig.tar.gz")
+        get = [*apt, "source", "--tar-only", "--download-only", self.suite.debian]
+        for command in ([*apt, "update"], get):
+            subprocess.run(command, check=True, cwd=self.directory)
+        (archive,) = self.directory.glob("*.orig.tar.gz")
         subprocess.run(["tar", "-xf", archive.name], check=True, cwd=self.directory)
         self.install_needs()
+
+    @property
+    def source(self) -> Path:
+        return next(self.directory.glob("*/setup.py")).parent
+
+
+class Grpc(Debian):
+    """Its tests are a part of it, and are built."""
+
+    def install(self) -> None:
+        super().install()
         for step in (["preprocess"], ["build_package_protos"]):
             subprocess.run([str(self.python), "setup.py", *step], check=True, cwd=self.source)
 
@@ -185,6 +202,7 @@ CHECKOUTS: Final = {
     "cpython": CPython,
     "grpcio": Grpc,
     "http2-cases": Cases,
+    "websockets": Debian,
 }
 
 

@@ -20,6 +20,8 @@ class Suite:
     tests: tuple[str, ...] = ("tests",)
     options: tuple[str, ...] = ()
     """For pytest."""
+    debian: str = ""
+    """The source package that has the tests, and its release, if PyPI lacks them."""
     server: str = ""
     """A shell command that runs next to the tests, in the same network."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -29,8 +31,7 @@ class Suite:
     """Whether its tests run as root too."""
 
 
-# Left out: hypercorn, and those tests of websockets that open connections, are not in the source
-# distributions.
+# Left out: hypercorn, whose source distribution has no tests.
 SUITES: Final = {
     "aiohttp": Suite(
         requirement="aiohttp==3.12.15",
@@ -39,7 +40,14 @@ SUITES: Final = {
             *("pytest-xdist", "pytest-codspeed", "pytest-cov", "re-assert", "setuptools-git"),
             *("time-machine", "trustme", "zlib_ng"),
         ),
-        options=("-o", "addopts=", "-p", "no:warnings", "--ignore=tests/autobahn"),
+        options=(
+            "-o",
+            "addopts=",
+            "-p",
+            "no:warnings",
+            "--ignore=tests/autobahn",
+            "--ignore-glob=tests/test_benchmarks_*",
+        ),
     ),
     "aioftp": Suite(
         requirement="aioftp==0.25.2",
@@ -112,8 +120,8 @@ SUITES: Final = {
         ),
     ),
     "grpcio": Suite(
-        # Debian's source has the tests, and this version of grpcio is the one of that source.
-        requirement="grpcio==1.51.1",
+        requirement="grpcio==1.51.1",  # Debian's
+        debian="grpc/bookworm",
         needs=(
             *(
                 "grpcio-tools==1.51.1",
@@ -250,5 +258,12 @@ SUITES: Final = {
         tests=("websocket/tests",),
         server="LOCAL_WS_SERVER_PORT=8765 ../venv/bin/python websocket/tests/echo-server.py",
         environment={"LOCAL_WS_SERVER_PORT": "8765"},
+    ),
+    "websockets": Suite(
+        requirement="websockets==15.0.1",  # Debian's
+        debian="python-websockets/trixie",
+        needs=("python-socks[asyncio]", "werkzeug", "mitmproxy"),
+        options=("-p", "no:warnings"),
+        tests=("tests",),
     ),
 }
