@@ -227,7 +227,7 @@ def test_a_client_that_breaks_the_protocol_is_told_so(flow_lab: FlowLab) -> None
 
 ELSEWHERE = """
 [[rule]]
-match = "path:/"
+match = "host:a.test"
 to = "http://192.0.2.9:8000/base"
 replace = { in = "response.body", regex = "secret", with = "replaced" }
 """
@@ -257,7 +257,7 @@ def sent_elsewhere(
         await client.speak(end, lambda: any(map(client.of, over)))
 
     async def elsewhere(end: End) -> None:
-        mark = body[-10:] if more else b"\r\n0\r\n\r\n" if body else b"\r\n\r\n"
+        mark = b"\r\n\r\n" if not body else body[-10:] if more else b"\r\n0\r\n\r\n"
         got.extend(await read_until(end, mark))
         await end.send(answered)
         await end.send_eof()
@@ -290,6 +290,33 @@ def test_a_response_of_another_server_is_edited(flow_lab: FlowLab) -> None:
     ):
         client, _ = sent_elsewhere(flow_lab, answered)
         assert client.content(1) == b"a replaced", answered
+
+
+def test_a_request_is_one_request_for_another_server_too(flow_lab: FlowLab) -> None:
+    """What HTTP/2 can carry in a field would be other fields or requests in HTTP/1."""
+    for field in (
+        ("x", "1\r\nX-Injected: 1"),
+        ("x", "1\n"),
+        ("x\r\nx", "1"),
+        (":path", "/ HTTP/1.1\r\n\r\nGET /"),
+        (":path", "/a b"),
+        (":method", "GET /a HTTP/1.1\r\nX:"),
+        ("content-length", "-1"),
+        ("content-length", "0, 9"),
+    ):
+        client, got = sent_elsewhere(flow_lab, b"", b"", field)
+        assert (client.statuses, got) == ({1: "400"}, b""), field
+    for length in (len(LARGE) - 1, len(LARGE) + 1):
+        client, got = sent_elsewhere(flow_lab, b"", LARGE, ("content-length", str(length)))
+        assert client.statuses == {1: "502"}
+        assert got.partition(b"\r\n\r\n")[2] in LARGE
+
+
+def test_another_server_gets_one_field_with_all_cookies(flow_lab: FlowLab) -> None:
+    ok = b"HTTP/1.1 204 No Content\r\n\r\n"
+    _, got = sent_elsewhere(flow_lab, ok, b"", ("cookie", "a=1"), ("cookie", "b=2"))
+    assert b"\r\nCookie: a=1; b=2\r\n" in got
+    assert got.lower().count(b"cookie") == 1
 
 
 def test_what_another_server_does_not_finish_is_no_response(flow_lab: FlowLab) -> None:

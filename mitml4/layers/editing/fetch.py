@@ -10,6 +10,7 @@ from typing import Final
 import trio
 
 from mitml4.edit.codings import body_bytes, content_codings, decoded
+from mitml4.edit.headers import check_field
 from mitml4.edit.http1 import BodyReader, ResponseHead, head_length, read_response
 from mitml4.edit.messages import Answer, Response, plain_answer
 from mitml4.errors import ProtocolError
@@ -19,6 +20,7 @@ from mitml4.layers.editing.reader import Reader, send
 from mitml4.net.stream import Stream as ByteStream
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.http.http2_wire import ErrorCode
+from mitml4.regex import regex
 from mitml4.tasks import both, first_of
 
 __all__ = ["Fetch"]
@@ -35,6 +37,11 @@ _OF_CONNECTION: Final = (
 )
 """Fields that HTTP/2 has not (RFC 9113 §8.2.2)."""
 _WITH_BODY: Final = ("POST", "PUT", "PATCH")
+# RFC 9113 §10.3: "any request or response that contains a character not permitted in a field value
+# MUST be treated as malformed". In HTTP/1 it would be another field, or another request.
+_METHOD: Final = regex(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_TARGET: Final = regex(r"[!-~\x80-\xff]+")
+_LENGTH: Final = regex(r"[0-9]{1,18}")
 
 
 class Fetch:
@@ -78,6 +85,11 @@ class Fetch:
             await self._changed.park()
 
     async def _fetch(self) -> None:
+        try:
+            self._check()
+        except ValueError as error:
+            self._answer(plain_answer(400, str(error)))
+            return
         body, is_whole = self._body()
         await sleep(self._request.delay_s)
         try:
@@ -95,6 +107,17 @@ class Fetch:
         finally:
             self._editing.memory.give_back(self._held)
             server.close()
+
+    def _check(self) -> None:
+        """Raises ValueError for a request that cannot be sent by HTTP/1."""
+        request = self._request
+        if not (_METHOD.fullmatch(request.method) and _TARGET.fullmatch(request.path)):
+            raise ValueError("no request line")
+        for each in request.headers.fields:
+            check_field(each.name, each.value)
+        lengths = request.headers.get_all("content-length")
+        if lengths and not (len(lengths) == 1 and _LENGTH.fullmatch(lengths[0])):
+            raise ValueError("no length of a body")
 
     def _body(self) -> tuple[bytes, bool]:
         """The body of the request as far as it is there, and whether that is all."""
@@ -125,7 +148,7 @@ class Fetch:
         async def send_rest() -> None:
             if not is_whole:
                 with done, suppress(OSError):  # a server that takes no more may have answered
-                    await self._send_body(server, is_chunked=length is None)
+                    await self._send_body(server, None if length is None else int(length))
 
         async def receive() -> None:
             await self._receive(Reader(server))
@@ -139,16 +162,19 @@ class Fetch:
         target = request.server.prefix + request.path
         lines = [f"{request.method} {target} HTTP/1.1", f"Host: {self._authority}"]
         for name, value in request.headers.items():
-            if name.lower() not in ("host", "content-length", *_OF_CONNECTION):
+            if name.lower() not in ("host", "content-length", "cookie", *_OF_CONNECTION):
                 lines.append(f"{name}: {value}")
+        if cookies := request.headers.get_all("cookie"):
+            lines.append(f"Cookie: {'; '.join(cookies)}")  # RFC 9113 §8.2.3
         if length is None:
             lines.append("Transfer-Encoding: chunked")
         elif has_body or request.method in _WITH_BODY:
             lines.append(f"Content-Length: {length}")
         return "\r\n".join([*lines, "Connection: close", "\r\n"]).encode("latin-1")
 
-    async def _send_body(self, server: ByteStream, *, is_chunked: bool) -> None:
-        """Raises OSError."""
+    async def _send_body(self, server: ByteStream, left: int | None) -> None:
+        """`left`: how many bytes the server expects; None: in chunks. Raises OSError, and
+        ProtocolError if there are more or fewer (RFC 9113 §8.1.1)."""
         core, stream = self._core, self._stream
         while not core.has_ended(stream, UP):
             if not core.has_content(stream, UP):
@@ -156,9 +182,14 @@ class Fetch:
                 continue
             data = core.take_content(stream, UP)
             self._changed.unpark_all()
-            framed = b"%x\r\n%b\r\n" % (len(data), data) if is_chunked else data
-            await send(server, framed, self._request.rate)
-        if is_chunked:
+            if left is None:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+            elif (left := left - len(data)) < 0:
+                raise ProtocolError("a body that is longer than its length")
+            await send(server, data, self._request.rate)
+        if left:
+            raise ProtocolError("a body that is shorter than its length")
+        if left is None:
             await send(server, b"0\r\n\r\n")
 
     # The response
