@@ -60,7 +60,7 @@ class LabNetwork:
     """The three namespaces, up and routed. Close it, or use it as a context manager."""
 
     def __init__(self) -> None:
-        """Create it, with a few `ip` calls per namespace. Raises MachineError without
+        """Create it, with an `ip` call or two per namespace. Raises MachineError without
         CAP_SYS_ADMIN."""
         with ExitStack() as undo:
             self.client = undo.enter_context(NetNamespace())
@@ -72,15 +72,23 @@ class LabNetwork:
     def _wire(self) -> None:
         for namespace in (self.client, self.router, self.server):
             namespace.call(_expect_no_duplicates)
-            namespace.run("ip", "link", "set", "lo", "up")
         connect_with_veth(self.router, LAN, self.client, _UPLINK)
         connect_with_veth(self.router, WAN, self.server, _UPLINK)
-        _address(self.router, LAN, ROUTER_LAN_V4, ROUTER_LAN_V6)
-        _address(self.router, WAN, ROUTER_WAN_V4, ROUTER_WAN_V6)
-        _address(self.client, _UPLINK, CLIENT_V4, CLIENT_V6)
-        _address(self.server, _UPLINK, SERVER_V4, SERVER_V6)
-        _default_route(self.client, ROUTER_LAN_V4, ROUTER_LAN_V6)
-        _default_route(self.server, ROUTER_WAN_V4, ROUTER_WAN_V6)
+        _batch(
+            self.router,
+            _addresses(LAN, ROUTER_LAN_V4, ROUTER_LAN_V6),
+            _addresses(WAN, ROUTER_WAN_V4, ROUTER_WAN_V6),
+        )
+        _batch(
+            self.client,
+            _addresses(_UPLINK, CLIENT_V4, CLIENT_V6),
+            _default_routes(ROUTER_LAN_V4, ROUTER_LAN_V6),
+        )
+        _batch(
+            self.server,
+            _addresses(_UPLINK, SERVER_V4, SERVER_V6),
+            _default_routes(ROUTER_WAN_V4, ROUTER_WAN_V6),
+        )
         self.router.call(_forward)
         self.router.call(partial(_wait_until_ready, LAN, WAN))
         for namespace in (self.client, self.server):
@@ -97,16 +105,21 @@ class LabNetwork:
         self.close()
 
 
-def _address(namespace: NetNamespace, interface: str, v4: str, v6: str) -> None:
+def _batch(namespace: NetNamespace, *commands: str) -> None:
+    """Run commands of `ip` in one process, once loopback is up."""
+    namespace.run("ip", "-batch", "-", input="".join(("link set lo up\n", *commands)))
+
+
+def _addresses(interface: str, v4: str, v6: str) -> str:
     """Bring an interface up with a /24 and a /64."""
-    namespace.run("ip", "address", "add", f"{v4}/24", "dev", interface)
-    namespace.run("ip", "address", "add", f"{v6}/64", "dev", interface, "nodad")
-    namespace.run("ip", "link", "set", interface, "up")
+    return (
+        f"address add {v4}/24 dev {interface}\naddress add {v6}/64 dev {interface} nodad\n"
+        f"link set {interface} up\n"
+    )
 
 
-def _default_route(namespace: NetNamespace, v4: str, v6: str) -> None:
-    namespace.run("ip", "route", "add", "default", "via", v4)
-    namespace.run("ip", "-6", "route", "add", "default", "via", v6)
+def _default_routes(v4: str, v6: str) -> str:
+    return f"route add default via {v4}\nroute add default via {v6}\n"
 
 
 def _expect_no_duplicates() -> None:
