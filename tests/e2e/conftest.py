@@ -2,6 +2,13 @@
 
 A test visits a server twice where it can: from the server's own machine, with nothing between, and
 from the client's machine, through mitml4. The two must come to the same.
+
+Starting the interpreter and importing mitml4 would take a third of these tests' CPU time. So some
+helpers fork a process that has imported it already, and that is otherwise like one that was started
+(forked.py; run/test_forked.py compares them): `intercepting`, with the fixtures `session` and
+`intercept`, unless it is given a wrapper; `Host.run` of run/conftest.py; and `forked.run`. Every
+other command line is started as a user's is. For each command that covers its start, its
+privileges, its terminal, its signals and its end by SIGKILL.
 """
 
 from __future__ import annotations
@@ -42,6 +49,7 @@ from mitml4.lab.network import (
 )
 from mitml4.lab.snapshot import difference, take_snapshot
 from mitml4.net.netns import NetNamespace
+from tests.e2e import forked
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 10.0
@@ -183,7 +191,7 @@ class Flow:
 class Interception:
     """A running `mitml4 intercept`, and what it has said so far."""
 
-    def __init__(self, process: subprocess.Popen[str], ca: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str] | forked.Forked, ca: Path) -> None:
         self.process = process
         self.ca = ca
         self.events: list[dict[str, Any]] = []
@@ -310,22 +318,31 @@ def intercepting(
     iface: str = LAN,
     scope: Sequence[str] = (),
     command: Sequence[str] = ("intercept",),
-    wrapper: Sequence[str] = (),
+    wrapper: Sequence[str] | None = None,
 ) -> Iterator[Interception]:
     """`mitml4 intercept` in the router, ready. It must end cleanly, leave nothing, and have said
-    nothing unsound."""
+    nothing unsound. With a wrapper, which may be empty, the interpreter is started for it; else it
+    is forked."""
     before = lab.router.call(take_snapshot)
     stderr = directory / "stderr.txt"
     ca_dir = directory / "ca"
     scope = scope or ("--iface", iface)
-    argv = [*wrapper, sys.executable, "-m", "mitml4", *command, *scope, "--json"]
-    argv += ["--ca-dir", str(ca_dir), *options]
+    arguments = [*command, *scope, "--json", "--ca-dir", str(ca_dir), *options]
     for root in roots:
-        argv += ["--upstream-ca", str(root)]
+        arguments += ["--upstream-ca", str(root)]
     with stderr.open("w") as talk:
-        process = lab.router.popen(
-            argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=talk, text=True
-        )
+        process: subprocess.Popen[str] | forked.Forked
+        settings: dict[str, Any] = {
+            "cwd": ROOT,
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": talk,
+        }
+        if wrapper is None:
+            process = forked.start(arguments, namespace=lab.router, **settings)
+        else:
+            argv = [*wrapper, sys.executable, "-m", "mitml4", *arguments]
+            process = lab.router.popen(argv, text=True, **settings)
     session = Interception(process, ca_dir / "mitml4-ca.pem")
     session.said = stderr.read_text
     try:
@@ -388,6 +405,12 @@ VALIDATOR = _Validator()
 
 
 # --- fixtures ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_servers() -> Iterator[None]:
+    yield
+    forked.close_servers()
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from mitml4.lab.network import CLIENT_V4, LAN, SERVER_V4
 from mitml4.net.netns import NetNamespace
+from tests.e2e import forked
 
 URL = "https://www.example/"
 HOSTS = [part for port in (80, 443) for part in ("--resolve", f"www.example:{port}:{SERVER_V4}")]
@@ -61,8 +61,8 @@ def recorder(lab, tmp_path):
 
 
 def detect(path: Path, *options: str) -> list[dict]:
-    argv = [sys.executable, "-m", "mitml4", "detect", str(path), *options]
-    result = subprocess.run(argv, check=True, capture_output=True, timeout=60)
+    result = forked.run(["detect", str(path), *options], cwd=path.parent)
+    assert result.returncode == 0, result.stderr
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import struct
 import subprocess
-import sys
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +15,7 @@ import pytest
 import mitml4
 from mitml4.lab.certificates import LabAuthority
 from mitml4.net.netns import NetNamespace
+from tests.e2e import forked
 from tests.e2e.conftest import listening_ports, poll
 
 TIMEOUT_S = 10.0
@@ -90,12 +90,11 @@ def has_ended(capture: Path) -> bool:
     return False
 
 
-def detect(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    argv = [sys.executable, "-m", "mitml4", "detect", *arguments]
-    return subprocess.run(argv, capture_output=True, timeout=30, check=False)
+def detect(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return forked.run(["detect", *arguments], cwd=Path.cwd())
 
 
-def events(output: bytes) -> list[dict]:
+def events(output: str) -> list[dict]:
     return [json.loads(line) for line in output.splitlines()]
 
 
@@ -113,7 +112,7 @@ def check_opened(told: list[dict], version: str) -> None:
 def test_a_key_log_opens_what_curl_said(captured: tuple[Path, Path, str]) -> None:
     capture, keylog, version = captured
     outcome = detect(str(capture), "--keylog", str(keylog))
-    assert (outcome.returncode, outcome.stderr) == (0, b"")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
     check_opened(events(outcome.stdout), version)
 
 
@@ -124,7 +123,7 @@ def test_what_was_said_goes_into_a_file_without_tls(
     capture, keylog, _ = captured
     plain = tmp_path / "plain.pcap"
     outcome = detect(str(capture), "--keylog", str(keylog), "--pcap-plain", str(plain))
-    assert (outcome.returncode, outcome.stderr) == (0, b"")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
     argv = ["tshark", "-n", "-r", str(plain), "-o", "tcp.check_checksum:TRUE"]
     argv += ["-T", "fields", "-e", "tcp.checksum.status", "-e", "http.request.uri"]
     said = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
@@ -142,12 +141,12 @@ def test_a_filter_selects_what_goes_into_it(
     base = (str(capture), "--keylog", str(keylog), "--pcap-plain")
     for path, seen in (("/x", ["/x"]), ("/y", [])):
         outcome = detect(*base, str(plain), "--filter", f"path:{path}")
-        assert (outcome.returncode, outcome.stderr) == (0, b"")
+        assert (outcome.returncode, outcome.stderr) == (0, "")
         exchanges = [each for flow in mitml4.read(plain) for each in flow.exchanges]
         assert [urlsplit(each.request.url).path for each in exchanges] == seen
     outcome = detect(*base, "/nowhere/plain.pcap")
     assert outcome.returncode == 1
-    assert outcome.stderr.startswith(b"error: cannot write /nowhere/plain.pcap")
+    assert outcome.stderr.startswith("error: cannot write /nowhere/plain.pcap")
 
 
 def test_a_capture_that_brings_its_secrets_along_needs_no_key_log(
@@ -188,7 +187,7 @@ def test_wrong_secrets_are_an_error_of_the_flow_and_not_of_the_command(
     assert len(reasons) == 1
     assert "does not authenticate" in reasons[0]
     assert ["tls"] in [event["stack"] for event in told if event["type"] == "flow.close"]
-    assert (outcome.returncode, outcome.stderr) == (0, b"")
+    assert (outcome.returncode, outcome.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("name", ["missing.log", "empty.log", "other.log"])
@@ -197,7 +196,7 @@ def test_a_key_log_without_keys_is_one_line_and_a_hint(tmp_path: Path, name: str
     (tmp_path / "other.log").write_text("# nothing\nhello\n")
     outcome = detect("-", "--keylog", str(tmp_path / name))
     assert outcome.returncode == 2
-    error, hint = outcome.stderr.decode().splitlines()
+    error, hint = outcome.stderr.splitlines()
     assert error.startswith("error: ")
     assert name in error
     assert hint.startswith("hint: ")

@@ -14,6 +14,7 @@ import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -418,9 +419,8 @@ class Copied:
             self.raw.sendall(self.tls.bio_read(65536))
 
 
-def ask(machine, port, version, suite, groups, *, alpn):
-    """What OpenSSL and a server agree on, the fingerprints of the server's hellos, and how it
-    answers; or why there is nothing."""
+@cache
+def context_for(version, suite, groups, *, alpn):
     context = context_of_all(groups)
     if alpn:
         context.set_alpn_protos([b"http/1.1"])
@@ -430,9 +430,15 @@ def ask(machine, port, version, suite, groups, *, alpn):
         context.set_tls13_ciphersuites(suite.encode())
     elif suite:
         context.set_cipher_list(f"{suite}:@SECLEVEL=0".encode())
+    return context
+
+
+def ask(machine, port, version, suite, groups, *, alpn):
+    """What OpenSSL and a server agree on, the fingerprints of the server's hellos, and how it
+    answers; or why there is nothing."""
     with machine.connect(SERVER_V4, port) as raw:
         set_time_limit(raw)
-        copied = Copied(raw, context)
+        copied = Copied(raw, context_for(version, suite, groups, alpn=alpn))
         tls = copied.tls
         try:
             copied.do(tls.do_handshake)

@@ -8,7 +8,6 @@ import json
 import random
 import socket
 import struct
-import subprocess
 import sys
 from base64 import b64decode
 from pathlib import Path
@@ -17,7 +16,7 @@ import brotli
 import pytest
 
 from mitml4.payload.codings import zstd_module
-from tests.e2e import payload_servers
+from tests.e2e import forked, payload_servers
 
 V4 = "198.51.100.2"
 PORT, TLS_PORT, GRPC_PORT, WEBSOCKET_PORT, HTTP2_PORT = 8180, 8543, 8181, 8182, 8183
@@ -129,11 +128,9 @@ def bodies(events: list[dict], side: str = "response") -> dict[str, list[tuple]]
 
 def detected(path: Path, *, side: str) -> list[dict]:
     """The events of a capture that `-w` wrote, of one of its sides."""
-    command = [sys.executable, "-m", "mitml4", "detect", "--json", "--payload"]
-    out = subprocess.run(
-        [*command, "--payload-limit", str(LIMIT), str(path)], capture_output=True, check=True
-    ).stdout
-    events = [json.loads(line) for line in out.splitlines()]
+    options = ["--json", "--payload", "--payload-limit", str(LIMIT)]
+    done = forked.run(["detect", *options, str(path)], cwd=path.parent)
+    events = [json.loads(line) for line in done.stdout.splitlines()]
     flows = {e["flow"] for e in events if e["type"] == "flow.open" and e["side"] == side}
     return [event for event in events if event.get("flow") in flows]
 

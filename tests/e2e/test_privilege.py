@@ -74,7 +74,7 @@ def test_it_goes_on_without_files_programs_and_most_capabilities(
     names = {"-o": "events", "--har": "har", "-w": "packets", "--keylog": "keys"}
     outputs = {option: tmp_path / name for option, name in names.items()}
     options = [part for option, path in outputs.items() for part in (option, str(path))]
-    session = intercept(*options, "--spoof-source")
+    session = intercept(*options, "--spoof-source", wrapper=())
     for status in statuses(session.process.pid):
         ids = {*status["Uid"].split(), *status["Gid"].split()}
         assert "0" not in ids
@@ -123,7 +123,7 @@ def test_a_script_is_started_again_without_privileges(intercept, client, tmp_pat
         "    if request.path == '/exit': os._exit(1)\n"
         "    response.headers['X-User'] = str(os.getuid())\n"
     )
-    session = intercept("--script", str(script))
+    session = intercept("--script", str(script), wrapper=())
     watch = session.watch()
     for path, users in (("", 1), ("exit", 0), ("", 1)):
         url = f"http://www.example/{path}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 
 import pytest
 
 from mitml4.lab.network import SERVER_V4
+from tests.e2e import forked
 
 CASES = (
     *("self_signed", "unknown_issuer", "wrong_name", "expired", "not_yet_valid"),
@@ -97,11 +97,8 @@ def test_a_client_that_reads_staples_refuses_a_revoked_one(intercept, client, ng
 def test_run_tells_at_the_end(lab, nginx, hosts, tmp_path, authority) -> None:
     events = tmp_path / "events.jsonl"
     command = f"curl -sk --resolve www.example:443:{SERVER_V4} https://www.example/; exit 0"
-    argv = [sys.executable, "-m", "mitml4", "run", "--probe-clients", "-o", str(events)]
-    argv += ["--filter", "state:sent_data", "--"]
-    done = lab.router.run(
-        *argv, "sh", "-c", command, check=False, timeout=60, stdin=subprocess.DEVNULL
-    )
+    argv = ["run", "--probe-clients", "-o", str(events), "--filter", "state:sent_data", "--"]
+    done = forked.run([*argv, "sh", "-c", command], namespace=lab.router, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "SENT DATA    self_signed" in done.stderr
     told = [json.loads(line) for line in events.read_text().splitlines()]
@@ -109,13 +106,11 @@ def test_run_tells_at_the_end(lab, nginx, hosts, tmp_path, authority) -> None:
     assert (probe["case"], probe["outcome"]) == ("self_signed", "sent_data")
 
 
-def test_it_is_a_usage_error_beside_allow_and_passthrough() -> None:
+def test_it_is_a_usage_error_beside_allow_and_passthrough(tmp_path) -> None:
     for options in (
         ["run", "--probe-clients", "--allow", "a.example", "--", "true"],
         ["run", "--probe-clients", "--tls", "passthrough", "--", "true"],
     ):
-        done = subprocess.run(
-            [sys.executable, "-m", "mitml4", *options], capture_output=True, text=True
-        )
+        done = forked.run(options, cwd=tmp_path)
         assert done.returncode == 2
         assert "--probe-clients" in done.stderr

@@ -37,8 +37,9 @@ from mitml4.lab.network import (
 )
 from mitml4.lab.snapshot import difference, take_snapshot
 from mitml4.net.netns import NetNamespace, connect_with_veth
+from tests.e2e import forked
 
-DRIVER = Path(__file__).with_name("rules_driver.py")
+DRIVER = "tests.e2e.rules_driver"
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 10.0
 SLOW_S = 60.0
@@ -154,12 +155,18 @@ class Session:
     """A running rules_driver.py."""
 
     def __init__(self, host: NetNamespace, *, prefix: tuple[str, ...] = (), **scope: Any) -> None:
-        self.process = host.popen(
-            [*prefix, sys.executable, str(DRIVER), json.dumps(scope)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+        settings: dict[str, Any] = {
+            "cwd": ROOT,
+            "stdin": subprocess.PIPE,
+            "stdout": subprocess.PIPE,
+        }
+        self.process: subprocess.Popen[str] | forked.Forked
+        if prefix:
+            argv = [*prefix, sys.executable, "-m", DRIVER, json.dumps(scope)]
+            self.process = host.popen(argv, text=True, **settings)
+        else:
+            settings |= {"namespace": host, "stderr": 2, "module": DRIVER}
+            self.process = forked.start([json.dumps(scope)], **settings)
         self.events: list[dict[str, Any]] = []
         self.start: dict[str, Any] = {}
         self.unread = b""
@@ -187,7 +194,7 @@ class Session:
 
     def ask(self, command: str) -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write(f"{command}\n".encode())
+        self.process.stdin.write(f"{command}\n")
         self.process.stdin.flush()
         return self.event(command)
 

@@ -61,7 +61,7 @@ def hear(sock, count):
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP])  # SIGINT ends all others
 def test_a_signal_ends_the_session_and_nothing_is_left(intercept, client, echo, how):
-    session = intercept()  # which compares the machine before and after
+    session = intercept(wrapper=())  # which compares the machine before and after
     assert ask(client) == b"\xc0\xffhello"
     assert session.stop(how) == 0
     assert session.events[-1]["type"] == "session.stop"
@@ -291,7 +291,7 @@ def add_interface(lab):
 def test_interfaces_that_change_are_told_of_and_followed(
     lab, add_interface, intercept, client, echo, tmp_path, wait_until
 ):
-    session = intercept(iface="extra")
+    session = intercept(iface="extra", wrapper=())
 
     def ip(*command: str, says: str | None = None) -> None:
         lab.router.run("ip", "link", *command)

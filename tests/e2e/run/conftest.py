@@ -23,6 +23,7 @@ import pytest
 from mitml4.lab.certificates import LabAuthority
 from mitml4.lab.network import ROUTER_WAN_V4, SERVER_V4, SERVER_V6, LabNetwork
 from mitml4.lab.snapshot import difference, take_snapshot
+from tests.e2e import forked
 
 ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 120.0
@@ -86,18 +87,25 @@ class Host:
     def argv(self, *command: str, options: Sequence[str] = (), root: bool = False) -> list[str]:
         """`mitml4 run` as a command line of this host."""
         who = () if root else AS_NOBODY
-        run = [self.python, "-m", "mitml4", "run"]
-        if self.root_certificate:
-            run += ["--upstream-ca", str(self.root_certificate)]
-        return self.shell(*who, *run, *options, "--", *command)
+        arguments = self.arguments(command, options)
+        return self.shell(*who, self.python, "-m", "mitml4", *arguments)
+
+    def arguments(self, command: Sequence[str], options: Sequence[str]) -> list[str]:
+        """Those of `mitml4`."""
+        roots = ("--upstream-ca", str(self.root_certificate)) if self.root_certificate else ()
+        return ["run", *roots, *options, "--", *command]
 
     def shell(self, *command: str) -> list[str]:
         """Any command line, as this host runs it."""
+        unshare = ("unshare", "--mount", "--propagation", "private")
+        return [*unshare, "sh", "-c", f'{self.mounts}; exec "$@"', "sh", *command]
+
+    @property
+    def mounts(self) -> str:
         mounts = MOUNTS.format(files=self.files)
         if self.roots:
             mounts += f"; mount --bind {self.roots} /etc/ssl/certs || exit"
-        unshare = ("unshare", "--mount", "--propagation", "private")
-        return [*unshare, "sh", "-c", f'{mounts}; exec "$@"', "sh", *command]
+        return mounts
 
     @property
     def environ(self) -> dict[str, str]:
@@ -131,15 +139,25 @@ class Host:
         stdin: str | None = None,
         env: dict[str, str] | None = None,
     ) -> Ended:
-        """Run a command to its end, and see to it that nothing is left."""
+        """Run a command to its end, by a fork, and see to it that nothing is left."""
         before = self.lab.router.call(take_snapshot)
         events = self.scratch / "events.jsonl"
         events.unlink(missing_ok=True)
-        argv = self.argv(*command, options=("-o", str(events), *options), root=root)
-        settings: dict[str, Any] = {"env": self.environ | (env or {})}
-        if stdin is not None:
-            settings["stdin"] = subprocess.PIPE
-        process = self.popen(argv, **settings)
+        process = self.stack.enter_context(
+            forked.start(
+                self.arguments(command, ("-o", str(events), *options)),
+                program=self.python,
+                namespace=self.lab.router,
+                mounts=self.mounts,
+                user=0 if root else NOBODY,
+                cwd=self.home,
+                env=self.environ | (env or {}),
+                stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+        )
+        self.stack.callback(process.kill)
         out, err = process.communicate(stdin, timeout=TIMEOUT_S)
         assert difference(before, self.lab.router.call(take_snapshot)) == ""
         assert "Traceback" not in err, err

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.e2e import forked
 
 WEB = "https://www.example/"
 CURL = ("curl", "-4", "--silent", "--show-error", "--max-time", "10")
@@ -34,8 +35,7 @@ def test_packets_and_exchanges_of_a_command_are_written(host, nginx, root: bool)
     assert (entry["request"]["url"], entry["response"]["status"]) == (WEB, 200)
     content = entry["response"]["content"]
     assert len(content["text"]) == content["size"] == entry["response"]["bodySize"] > 0
-    detect = [sys.executable, "-m", "mitml4", "detect", "--json", str(packets)]
-    read = subprocess.run(detect, check=True, capture_output=True, text=True, timeout=60)
+    read = forked.run(["detect", "--json", str(packets)], cwd=host.scratch)
     events = [json.loads(line) for line in read.stdout.splitlines()]
     (request,) = (event for event in events if event["type"] == "http.request")
     assert request["url"] == WEB
@@ -65,6 +65,5 @@ def test_a_filter_selects_what_is_written_and_said_but_not_the_packets(host, ngi
     entries = json.loads(archive.read_bytes())["log"]["entries"]
     assert [entry["request"]["url"] for entry in entries] == requests
     assert paths_in(plain) == ["/missing", "/"]
-    detect = [sys.executable, "-m", "mitml4", "detect", "--json", str(packets)]
-    read = subprocess.run(detect, check=True, capture_output=True, text=True, timeout=60)
+    read = forked.run(["detect", "--json", str(packets)], cwd=host.scratch)
     assert read.stdout.count('"type":"flow.close"') == 3

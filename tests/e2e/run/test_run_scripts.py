@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import socketserver
-import subprocess
 import sys
 import threading
 import time
@@ -19,6 +17,8 @@ from typing import Any
 
 import pytest
 from websockets.sync.server import ServerConnection, serve
+
+from tests.e2e import forked
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "hooks.md").read_text()
@@ -125,17 +125,9 @@ def run(tmp_path: Path) -> Run:
     def run(script: str, *command: str) -> Ran:
         path, output = tmp_path / "hooks.py", tmp_path / "events.jsonl"
         path.write_text(script)
-        ended = subprocess.run(
-            [
-                *(sys.executable, "-m", "mitml4", "run", "--loopback", "-o", str(output)),
-                *("--script", str(path), "--script-timeout", "30s", "--", *command),
-            ],
-            capture_output=True,
-            text=True,
-            timeout=100,
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+        options = ["--loopback", "-o", str(output), "--script", str(path)]
+        options += ["--script-timeout", "30s"]
+        ended = forked.run(["run", *options, "--", *command], cwd=tmp_path)
         print(ended.stderr, ended.stdout)
         assert ended.returncode == 0
         assert "Traceback" not in ended.stderr
