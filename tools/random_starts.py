@@ -4,6 +4,7 @@
 
 Half of them are openings of TCP, half are datagrams of UDP: uniform bytes of one side or of both.
 `tests/fuzz/test_noise_fuzz.py` does the same with fewer. A name that is only likely counts, too.
+Ctrl-C prints what was counted so far.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from contextlib import suppress
 from random import Random
 from typing import Final
 
@@ -49,14 +51,15 @@ def main() -> int:
     kinds: dict[str, Counter[str | None]] = {
         each: Counter() for each in ("TCP", "UDP, other ports", "UDP, usual ports")
     }
-    for number in range(count):
-        if number % 2:
-            kinds["TCP"][tcp(source)] += 1
-        elif number % 4:
-            kinds["UDP, other ports"][udp(source, frozenset((40000, 49999)))] += 1
-        else:
-            port = source.choice(_PORTS)
-            kinds["UDP, usual ports"][udp(source, frozenset((40000, port)))] += 1
+    with suppress(KeyboardInterrupt):
+        for number in range(count):
+            if number % 2:
+                kinds["TCP"][tcp(source)] += 1
+            elif number % 4:
+                kinds["UDP, other ports"][udp(source, frozenset((40000, 49999)))] += 1
+            else:
+                port = source.choice(_PORTS)
+                kinds["UDP, usual ports"][udp(source, frozenset((40000, port)))] += 1
     for kind, found in kinds.items():
         tried = found.total()
         del found[None]

@@ -30,7 +30,8 @@ _LIKELY: Final = 4
 """Descriptors of a process, where its last sockets were."""
 _SEARCHED_AGAIN: Final = 4
 """Processes that had sockets before, all of whose descriptors are looked at."""
-_STARTED_LAST: Final = 32
+_STARTED_LAST: Final = 128
+"""On a busy machine, so many may have been started since the one in question."""
 _MAX_SCAN_S: Final = 0.02
 """CPU time of a look at all processes."""
 _SCAN_SHARE: Final = 0.1
