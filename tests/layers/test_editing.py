@@ -452,35 +452,22 @@ def test_tls_is_ended_without_a_server(flow_lab: FlowLab) -> None:
     assert out.stack == ("tls", "http/1")
 
 
-def test_tls_of_another_name_is_intercepted_as_ever(flow_lab: FlowLab) -> None:
-    async def client(end: End) -> None:
-        await end.start_tls()
-        await end.send(GET)
-        await end.expect(OK)
-
-    async def server(end: End) -> None:
-        await end.start_tls(as_server=True)
-        await end.expect(GET)
-        await end.send(OK)
-
-    editor = rules('[[rule]]\nmatch = "host:b.test"\nrespond = { status = 503 }')
-    out = run(flow_lab, editor, client, server)
-    assert met_all(out), (out.met, out.errors)
+async def asking_in_tls(end: End) -> None:
+    await end.start_tls()
+    await end.send(GET)
+    await end.expect(OK)
 
 
-def test_inside_tls_the_server_is_connected_to_when_it_is_needed(flow_lab: FlowLab) -> None:
-    async def client(end: End) -> None:
-        await end.start_tls()
-        await end.send(GET)
-        await end.expect(OK)
+async def answering_in_tls(end: End) -> None:
+    await end.start_tls(as_server=True)
+    await end.expect(GET)
+    await end.send(OK)
 
-    async def server(end: End) -> None:
-        await end.start_tls(as_server=True)
-        await end.expect(GET)
-        await end.send(OK)
 
-    editor = rules('[[rule]]\nmatch = "host:a.test path:/no"\nrespond = { status = 503 }')
-    out = run(flow_lab, editor, client, server)
+@pytest.mark.parametrize("match", ["host:b.test", "host:a.test path:/no"])
+def test_tls_whose_requests_no_rule_answers_has_its_server(flow_lab: FlowLab, match: str) -> None:
+    editor = rules(f'[[rule]]\nmatch = "{match}"\nrespond = {{ status = 503 }}')
+    out = run(flow_lab, editor, asking_in_tls, answering_in_tls)
     assert met_all(out), (out.met, out.errors)
 
 
@@ -502,19 +489,10 @@ def test_inside_tls_a_client_may_name_what_is_no_host(flow_lab: FlowLab) -> None
 
 
 def test_inside_tls_a_server_that_does_not_verify_is_told(flow_lab: FlowLab, monkeypatch) -> None:
-    async def client(end: End) -> None:
-        await end.start_tls()
-        await end.send(GET)
-        await end.expect(OK)
-
-    async def server(end: End) -> None:
-        await end.start_tls(as_server=True)
-        await end.expect(GET)
-
     other = CertificateAuthority.generate().certificate
     monkeypatch.setattr(flow_lab, "root", other.public_bytes(Encoding.DER))
     editor = rules('[[rule]]\nmatch = "host:a.test path:/no"\nrespond = { status = 503 }')
-    out = run(flow_lab, editor, client, server)
+    out = run(flow_lab, editor, asking_in_tls, answering_in_tls)
     assert out.met == {"client": "reset", "server": "reset"}
     (error,) = out.errors
     assert (error.side, error.stage, error.kind) == ("server", "handshake", "certificate")
