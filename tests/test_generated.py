@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import os
 import subprocess
 import sys
@@ -23,12 +23,15 @@ TOOL = ROOT / "tools" / "generate.py"
 
 @pytest.fixture(scope="module")
 def tool():
-    spec = importlib.util.spec_from_file_location("generate", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["generate"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["generate"]
+    """The module, which imports others beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TOOL.parent)
+        yield importlib.import_module("generate")
+
+
+@pytest.fixture(scope="module")
+def roff(tool):
+    return importlib.import_module("generating.man").roff
 
 
 def check(**environment: str) -> subprocess.CompletedProcess:
@@ -63,7 +66,8 @@ def test_a_file_that_is_stale_missing_or_left_over_is_named_and_put_right(tool, 
 
 
 def test_every_exit_code_is_documented(tool) -> None:
-    assert {code for code, _ in tool.EXIT_STATUS} >= {str(int(code)) for code in ExitCode}
+    documented = {code for page in tool.pages() for code, _ in page.exit_status}
+    assert documented >= {str(int(code)) for code in ExitCode}
     pages = {page.file: tool.man_page(page) for page in tool.pages()}
     for name in pages.keys() - {"mitml4-run"}:
         assert all(f".B {int(code)}\n" in pages[name] for code in ExitCode)
@@ -82,9 +86,9 @@ def test_a_variable_is_described_by_the_values_that_it_takes(tool) -> None:
         assert f".B {variable}\n{text}\n" in page
 
 
-def test_the_keys_of_the_live_table_are_on_its_man_page_and_in_the_reference(tool) -> None:
+def test_the_keys_of_the_live_table_are_on_its_man_page_and_in_the_reference(tool, roff) -> None:
     page = next(tool.man_page(page) for page in tool.pages() if page.file == "mitml4-intercept")
-    assert all(f".B {tool._roff(keys)}\n" in page for keys, _ in KEYS)
+    assert all(f".B {roff(keys)}\n" in page for keys, _ in KEYS)
     assert all(f"- `{keys}`: {what}\n" in tool.reference() for keys, what in KEYS)
 
 
@@ -115,10 +119,10 @@ def test_the_references_have_every_event_and_every_field() -> None:
         assert (f"| `{protocol.name}` |" in page) is (protocol.converse is not None)
 
 
-def test_roff_takes_nothing_for_a_request_of_its_own(tool) -> None:
-    assert tool._roff(".TH") == "\\&.TH"
-    assert tool._roff("'x") == "\\&'x"
-    assert tool._roff("a\\b --x › `y`") == "a\\eb \\-\\-x \\[u203A] \\fBy\\fR"
+def test_roff_takes_nothing_for_a_request_of_its_own(roff) -> None:
+    assert roff(".TH") == "\\&.TH"
+    assert roff("'x") == "\\&'x"
+    assert roff("a\\b --x › `y`") == "a\\eb \\-\\-x \\[u203A] \\fBy\\fR"
 
 
 def test_a_man_page_is_good_roff() -> None:
