@@ -132,7 +132,10 @@ class Schedule:
         self._salt = b""
 
     def _derived(self, label: bytes, transcript: bytes) -> bytes:
-        return expand_label(self._hash, self._secret, label, transcript, len(transcript))
+        """Derive-Secret (RFC 8446 §7.1): HKDF-Expand-Label to the hash's length, a single block."""
+        length = len(transcript)
+        info = _labelled(label, length, length) + transcript
+        return _hmac(self._hash, self._secret, info + b"\x01")
 
 
 def expand_label(hash: str, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:

@@ -47,10 +47,8 @@ _DELIVER_ON_CLOSE: Final = struct.pack("ii", 0, 0)
 # struct tcp_info of linux/tcp.h: offsets of its counters, the states of net/tcp_states.h.
 _TCP_INFO_LENGTH: Final = 216
 _UNACKED_PACKETS: Final = 24
-_BYTES_RECEIVED: Final = 128
-_NOTSENT_BYTES: Final = 144
-_BYTES_SENT: Final = 200
-_BYTES_RETRANS: Final = 208
+_BYTE_COUNTS: Final = struct.Struct("=128xQ8xI52xQQ")
+"""tcpi_bytes_received, tcpi_notsent_bytes, tcpi_bytes_sent, tcpi_bytes_retrans."""
 _FIN_RECEIVED: Final = (6, 8, 9, 11)  # TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING
 _CLOSE: Final = 7
 
@@ -61,7 +59,8 @@ class TcpStream(Transport):
     def __init__(self, sock: socket.socket | trio.socket.SocketType) -> None:
         if not isinstance(sock, socket.socket):
             sock = socket.socket(fileno=sock.detach())
-        sock.setblocking(False)
+        if sock.gettimeout() != 0:
+            sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         # If this process is killed, the kernel resets its connections, so that the other end does
         # not take an incomplete transfer for a complete one.
@@ -342,11 +341,7 @@ class TcpStream(Transport):
         info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
         if len(info) < _TCP_INFO_LENGTH:
             return 0, 0
-        received, sent, resent = (
-            struct.unpack_from("=Q", info, offset)[0]
-            for offset in (_BYTES_RECEIVED, _BYTES_SENT, _BYTES_RETRANS)
-        )
-        (waiting,) = struct.unpack_from("=I", info, _NOTSENT_BYTES)
+        received, waiting, sent, resent = _BYTE_COUNTS.unpack_from(info)
         fin_received = info[0] in _FIN_RECEIVED or (info[0] == _CLOSE and not was_reset)
         return max(0, received - fin_received), sent - resent + waiting
 

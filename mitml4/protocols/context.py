@@ -8,10 +8,10 @@ needs no trio, so a capture's layers have one too.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import field, replace
+from dataclasses import field
 from typing import Final
 
-from mitml4.dataclass import dataclass
+from mitml4.dataclass import dataclass, replace
 from mitml4.protocols.expected import Announcement
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import FlowPolicy, Target

@@ -59,9 +59,11 @@ class EngineMemory:
 
     def finished(self, site: EngineSite, *, is_1_3: bool) -> None:
         """A handshake has finished, by either engine, whose outcome the bridge has too."""
+        # An entry that is there is not renewed: that takes several times as long as to find it.
         if is_1_3:
-            self._speaks_1_3[site.site] = None
-        else:
+            if site.site not in self._speaks_1_3:
+                self._speaks_1_3[site.site] = None
+        elif site not in self._finished:
             self._finished[site] = None
 
     def may_bridge_inside(self, site: EngineSite, *, offers_1_3: bool) -> bool:

@@ -50,6 +50,8 @@ _EXPIRED: Final = 10  # openssl/x509_vfy.h: X509_V_ERR_CERT_HAS_EXPIRED
 _NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME
 _REMEMBERED_CHAINS: Final = 1024
+_REMEMBERED_NAMES: Final = 1024
+_MAX_NAME: Final = 255
 _MAX_BYTES: Final = 16 * 1024
 """Of a certificate whose names are remembered."""
 _REMEMBERED_S: Final = 3600
@@ -133,7 +135,7 @@ class Verifier:
         return verdict
 
     def _verify_chain(self, certificates: Sequence[bytes], response: bytes) -> Verdict:
-        parts = (hashlib.sha256(part).digest() for part in (response, *certificates))
+        parts = [hashlib.sha256(part).digest() for part in (response, *certificates)]
         key = hashlib.sha256(b"".join(parts)).digest()
         if (verdict := self._seen.get(key)) is None:
             verdict = self._seen[key] = self._examine(certificates, response)
@@ -343,11 +345,19 @@ def der(certificate: crypto.X509) -> bytes:
 def matches(certificate: bytes, name: str) -> bool:
     """Whether a certificate (DER) is for a name: only subjectAltName counts (RFC 9525 §6.3)."""
     patterns, addresses = _names_of(certificate)
+    if (address := _address(name)) is not None:
+        return address in addresses
+    wanted = name.lower().rstrip(".")
+    return any(_dns_matches(pattern, wanted) for pattern in patterns)
+
+
+@remembered(_REMEMBERED_NAMES, _MAX_NAME)
+def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """None: it is a host name."""
     try:
-        return ipaddress.ip_address(name) in addresses
+        return ipaddress.ip_address(name)
     except ValueError:
-        wanted = name.lower().rstrip(".")
-        return any(_dns_matches(pattern, wanted) for pattern in patterns)
+        return None
 
 
 @remembered(_REMEMBERED_CHAINS, _MAX_BYTES)

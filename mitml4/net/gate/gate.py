@@ -41,6 +41,7 @@ _AT_ONCE: Final = 1024
 lower number the queue would grow while other tasks take long, and SYNs would be read too late."""
 _ARRIVES_SOON_S: Final = 1.0
 _ARRIVES_WITHIN_S: Final = 5.0
+_POLL_INTERVAL_S: Final = 0.25
 _UNREACHABLE: Final = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EADDRNOTAVAIL)
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,9 @@ class SynGate:
         self._by_client_and_server: Counter[_Pair] = Counter()
         self._send, self._receive = trio.open_memory_channel[PendingConnection](_MAX_PENDING)
         self._in_a_row = 0
+        self.awaited: dict[PendingConnection, float] = {}
+        """The accepted connections that have not arrived, since when, the oldest first."""
+        self.awaits_some = trio.Event()
         self.missing_in_a_row = 0
         """How many accepted connections have not arrived since the last one that has."""
         self._missing = trio.Event()
@@ -128,6 +132,7 @@ class SynGate:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hold_syns)
             nursery.start_soon(self._accept_admitted)
+            nursery.start_soon(self._watch_awaited)
 
     async def accept(self) -> IncomingConnection:
         """The next new connection. Checkpoints every so often: those who share their turns between
@@ -213,6 +218,26 @@ class SynGate:
             _count_down(self._by_client, held.syn.client.ip)
             _count_down(self._by_client_and_server, _pair(held))
 
+    async def _watch_awaited(self) -> None:
+        """Notice accepted connections that do not arrive. One task for all: nearly all arrive at
+        once, and a timeout for each would cost more than all else that is done to wait."""
+        while True:
+            await self.awaits_some.wait()
+            self.awaits_some = trio.Event()
+            while self.awaited:
+                await trio.sleep(_POLL_INTERVAL_S)
+                self._look_for_missing(trio.current_time())
+
+    def _look_for_missing(self, now: float) -> None:
+        for pending, since in list(self.awaited.items()):
+            if now - since < _ARRIVES_SOON_S:
+                return
+            if not pending.is_missed:
+                pending.is_missed = True
+                self.miss()
+            if now - since >= _ARRIVES_WITHIN_S:
+                pending.give_up()
+
     async def _accept_admitted(self) -> None:
         while True:
             accepted = await self._listener.accept()
@@ -232,6 +257,8 @@ class PendingConnection:
         self._is_known = False
         """Whether the kernel has such a connection already, which no asking changes."""
         self._ends: Ends | None = None
+        self.is_missed = False
+        """Whether it has been missed already."""
         self._has_arrived = trio.Event()
         self._socket: socket.socket | None = None
 
@@ -260,18 +287,17 @@ class PendingConnection:
         """Accept it. Raises ConnectionResetError if the client has gone. Checkpoints."""
         self._is_let_in = True
         self._admit()
+        gate = self._gate
+        gate.awaited[self] = trio.current_time()
+        gate.awaits_some.set()
         try:
-            with trio.move_on_after(_ARRIVES_SOON_S):
-                await self._has_arrived.wait()
-            if self._socket is None:
-                self._gate.miss()
-                with trio.move_on_after(_ARRIVES_WITHIN_S - _ARRIVES_SOON_S):
-                    await self._has_arrived.wait()
+            await self._has_arrived.wait()
         except BaseException:
             if self._socket is not None:
                 abort(self._socket)
             raise
         finally:
+            del gate.awaited[self]
             self._leave()
         if self._socket is None:
             self._gate.missing_in_a_row += 1

@@ -7,6 +7,9 @@ an impossible length, and `encode` gives the same bytes again.
 
 from __future__ import annotations
 
+import struct
+from typing import Final
+
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension
@@ -298,6 +301,10 @@ class EndOfEarlyData:
         return message(HandshakeType.END_OF_EARLY_DATA)
 
 
+_LIFE: Final = struct.Struct(">II")
+"""The lifetime and age_add of a ticket."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewSessionTicket:
     """RFC 8446 §4.6.1. `lifetime` is in seconds, `age_add` in milliseconds modulo 2^32."""
@@ -311,9 +318,10 @@ class NewSessionTicket:
     @classmethod
     def parse(cls, body: bytes) -> NewSessionTicket:
         fields = Fields(body, "NewSessionTicket")
+        lifetime, age_add = _LIFE.unpack(fields.take(_LIFE.size))
         ticket = cls(
-            lifetime=fields.uint32(),
-            age_add=fields.uint32(),
+            lifetime=lifetime,
+            age_add=age_add,
             nonce=fields.vector(1),
             ticket=fields.vector(2, least=1),
             extensions=RawExtensions.read(fields),
@@ -324,8 +332,7 @@ class NewSessionTicket:
     def encode(self) -> bytes:
         return message(
             HandshakeType.NEW_SESSION_TICKET,
-            self.lifetime.to_bytes(4, "big"),
-            self.age_add.to_bytes(4, "big"),
+            _LIFE.pack(self.lifetime, self.age_add),
             vector(1, self.nonce),
             vector(2, self.ticket),
             self.extensions.encode(),
