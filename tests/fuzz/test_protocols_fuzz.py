@@ -397,13 +397,14 @@ def test_a_mutated_session_means_the_same_however_it_is_split(
 
 @each_protocol
 def test_a_flood_in_either_direction_is_kept_within_bounds(row: Protocol) -> None:
+    script = SESSIONS[row.name]
     for unit in (b"\x00", b"\xff", b"a", b"220 a\r\n", b"SSH", b"\r\n", b"\x05\x01"):
-        flood = unit * (5 * MAX_PEEK // 2 // len(unit))
+        flood = unit * (9 * MAX_PEEK // 4 // len(unit))
         for direction in Direction:
             pieces = in_pieces([(direction, flood)], 30_000)
-            for upto in range(4):
+            for upto in range(min(len(script), 3) + 1):
                 conversation = begin(row)
-                follow(conversation, SESSIONS[row.name][:upto] + pieces)
+                follow(conversation, script[:upto] + pieces)
                 assert weight(conversation) <= 2 * MAX_PEEK, (unit, direction, upto)
 
 

@@ -693,33 +693,30 @@ def asked_to_write(path: Path) -> bytes:
     return sent
 
 
-KILLED = """
-import sys
+KILLER = """
+import os, signal, sys, time
 from pathlib import Path
+from mitml4.net.processes import become_subreaper
 from tests.sinks.test_har import completed, written_to
 
-sink, shown = written_to(Path(sys.argv[1])), "x" * 3_000_000
-print("begun", flush=True)
-for stream in range(3, 10_000):
-    sink.write(completed(sink, stream, shown))
-"""
-KILLER = """
-import os, subprocess, sys, time
-from mitml4.net.processes import become_subreaper
-
 become_subreaper()
-process = subprocess.Popen(sys.argv[2:], stdout=subprocess.PIPE)
-process.stdout.readline()
-time.sleep(float(sys.argv[1]))
-process.kill()
-process.wait()
-os.wait()  # its writer
+for delay_s in 0.05, 0.08, 0.11, 0.14:  # at any moment
+    begun, begins = os.pipe()
+    if not (killed := os.fork()):
+        sink, shown = written_to(Path(f"{sys.argv[1]}/{delay_s}")), "x" * 3_000_000
+        os.write(begins, b"begun")
+        for stream in range(3, 10_000):
+            sink.write(completed(sink, stream, shown))
+    os.read(begun, 5)
+    time.sleep(delay_s)
+    os.kill(killed, signal.SIGKILL)
+    os.waitpid(killed, 0)
+    os.wait()  # its writer
 """
 
 
 def test_a_writer_completes_what_it_was_given_by_a_killed_process(tmp_path: Path) -> None:
-    path = tmp_path / "exchanges.har"
-    killed = [sys.executable, "-c", KILLED, str(path)]
-    for delay_s in ("0.05", "0.08", "0.11", "0.14"):  # at any moment
-        subprocess.run([sys.executable, "-c", KILLER, delay_s, *killed], check=True, timeout=60)
-        assert json.loads(path.read_bytes())["log"]["entries"]
+    subprocess.run([sys.executable, "-c", KILLER, str(tmp_path)], check=True, timeout=60)
+    archives = list(tmp_path.iterdir())
+    assert len(archives) == 4
+    assert all(json.loads(path.read_bytes())["log"]["entries"] for path in archives)

@@ -28,7 +28,6 @@ UP, DOWN = Direction.UP, Direction.DOWN
 Script = list[tuple[Direction, bytes]]
 
 REQUEST = b"GET /secret HTTP/1.1\r\nHost: example.org\r\n\r\n"
-RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 40000\r\n\r\n" + bytes(40000)
 NO_ENCRYPT_THEN_MAC = 1 << 19
 """SSL_OP_NO_ENCRYPT_THEN_MAC, which pyOpenSSL has no name for."""
 
@@ -226,14 +225,18 @@ class Peers:
         while with_want_read(lambda: sink.recv(1 << 14)):
             pass
 
-    def exchange(self, times: int = 1) -> Recording:
+    def exchange(self, times: int = 1, size: int = 40_000) -> Recording:
         for _ in range(times):
             self.say(self.client, REQUEST)
-            self.say(self.server, RESPONSE)
+            self.say(self.server, response(size))
         return self.recording()
 
     def recording(self) -> Recording:
         return Recording(self.script, list(self.keylog))
+
+
+def response(size: int) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + bytes(size)
 
 
 def with_want_read(call: Callable[[], Any]) -> Any:
@@ -244,10 +247,10 @@ def with_want_read(call: Callable[[], Any]) -> Any:
 
 
 @cache
-def recorded(suite: str, *, options: int = 0) -> Recording:
+def recorded(suite: str, *, options: int = 0, size: int = 40_000) -> Recording:
     peers = Peers(suite, options=options)
     peers.shake_hands()
-    return peers.exchange(times=2)
+    return peers.exchange(times=2, size=size)
 
 
 def replay(
@@ -298,7 +301,7 @@ def test_every_suite_with_cbc_is_opened() -> None:
 @pytest.mark.parametrize("chunk", [1, 7, 1448])
 @pytest.mark.parametrize("suite", [TLS_1_3[0], TLS_1_2_AEAD[0], TLS_1_2_CBC[0]])
 def test_every_split_of_the_bytes_gives_the_same(suite: str, chunk: int) -> None:
-    recording = recorded(suite)
+    recording = recorded(suite, size=20_000)  # more than one record
     _, whole = replay(recording.script, recording.secrets())
     _, split = replay(recording.script, recording.secrets(), chunk=chunk)
     assert (split.layers, split.protocol_events) == (whole.layers, whole.protocol_events)
@@ -460,7 +463,7 @@ def early(*, accepted: bool = True) -> Recording:
         with_want_read(peers.server.do_handshake)
         while peers.move():
             pass
-        peers.say(peers.server, RESPONSE)
+        peers.say(peers.server, response(40_000))
     recording = peers.exchange()
     return replace(recording, keylog=[*keylog, *peers.keylog])
 
