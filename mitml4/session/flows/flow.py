@@ -54,7 +54,7 @@ from mitml4.protocols.policy import (
 )
 from mitml4.session.flows.elsewhere import Elsewhere
 from mitml4.session.flows.proxied import Asking, ProxyServices
-from mitml4.session.flows.reaching import addresses_of, first_connected
+from mitml4.session.flows.reaching import CONNECT_S, addresses_of, first_connected
 from mitml4.session.flows.services import Services
 from mitml4.tasks import first_of
 
@@ -62,7 +62,6 @@ __all__ = ["Flow"]
 
 Loss = Literal["refused", "reset", "timeout", "internal"]
 
-_CONNECT_S: Final = 30.0
 _DRAIN_BEFORE_RESET_S: Final = 2.0
 _PROXY_HOLD_S: Final = 120.0
 """What a client sends behind a request for a tunnel is held back until the proxy has answered."""
@@ -230,7 +229,7 @@ class Flow:
     async def _connect(self, name: str | None = None) -> Stream | NotConnected:
         """`name` is the server's, where a layer has learned it."""
         try:
-            with trio.move_on_after(_CONNECT_S):
+            with trio.move_on_after(CONNECT_S):
                 return await self._dial(name)
             self.report.error("server", "connect", "timeout", "no answer")
             return NotConnected("timeout", TimeoutError())

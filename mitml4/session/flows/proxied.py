@@ -20,7 +20,13 @@ from mitml4.layers.report import Report
 from mitml4.net.memory import memory_pair
 from mitml4.net.stream import Stream
 from mitml4.protocols.policy import Blocked, Decide, FlowPolicy, Target
-from mitml4.session.flows.reaching import addresses_of, first_connected, is_forbidden, why_not
+from mitml4.session.flows.reaching import (
+    CONNECT_S,
+    addresses_of,
+    first_connected,
+    is_forbidden,
+    why_not,
+)
 
 __all__ = ["Asking", "ProxyServices"]
 
@@ -30,7 +36,6 @@ _LOSSES: Final[Mapping[Why, Literal["timeout", "internal"]]] = {
     Why.INTERNAL: "internal",
 }
 _PAGE: Final = Target(CA_PAGE.ip, CA_PAGE.port)
-_CONNECT_S: Final = 30.0
 _USAGE: Final = "this is a proxy: a client has to use it as such, with a URL or CONNECT"
 
 
@@ -133,7 +138,7 @@ class Asking:
             return stream
 
         try:
-            with trio.fail_after(_CONNECT_S):
+            with trio.fail_after(CONNECT_S):
                 stream = await self.connect_by_name(target)
         except trio.TooSlowError:
             raise Refused(Why.TIMEOUT, f"{target}: no answer") from None

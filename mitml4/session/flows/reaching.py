@@ -20,10 +20,11 @@ from mitml4.net.dial import EXHAUSTED
 from mitml4.net.stream import Stream
 from mitml4.protocols.policy import Target
 
-__all__ = ["addresses_of", "first_connected", "is_forbidden", "why_not"]
+__all__ = ["CONNECT_S", "addresses_of", "first_connected", "is_forbidden", "why_not"]
 
 _LOOKUP_S: Final = 10.0
-_CONNECT_S: Final = 30.0
+CONNECT_S: Final = 30.0
+"""How long a server may take to accept a connection."""
 _NEXT_S: Final = 0.25  # RFC 8305 §5
 _MOST_ADDRESSES: Final = 8
 
@@ -151,7 +152,7 @@ async def first_connected(
         nursery.cancel_scope.cancel()
 
     try:
-        with trio.fail_after(_CONNECT_S):
+        with trio.fail_after(CONNECT_S):
             async with trio.open_nursery() as nursery:
                 for address in addresses:
                     failed = trio.Event()
