@@ -65,7 +65,7 @@ __all__ = ["UNKNOWN", "Engine"]
 
 _REQUEST_S: Final = 10.0
 """For how long a part of a request is held back where the policy refuses hosts."""
-_MAX_ROUNDS: Final = 64
+_ROUNDS: Final = range(64)
 """So often a conversation may change its directives without taking a byte."""
 _UNCOUNTED_BYTES: Final = 1 << 15
 """What a conversation may hold without being counted: few hold as much."""
@@ -145,13 +145,14 @@ class Engine(Interpreter):
 
         Raises what the policy raises.
         """
-        side = self._up if direction is Direction.UP else self._down
-        other = self._down if side is self._up else self._up
+        side, other = self._up, self._down
+        if direction is not Direction.UP:
+            side, other = other, side
         if other.is_stale and other.holds and not (side.is_stale and side.holds):
             return YIELD
         side.is_stale = side.holds = False
-        for _ in range(_MAX_ROUNDS):
-            if (self._up.ahead or self._down.ahead) and not self._claim_ahead():
+        for _ in _ROUNDS:
+            if (side.ahead or other.ahead) and not self._claim_ahead():
                 return YIELD
             if self.outcome:
                 return self.outcome
@@ -168,12 +169,13 @@ class Engine(Interpreter):
 
     def awaits(self, direction: Direction) -> bool:
         """Whether the next action is WAIT, as long as there is nothing that has not moved."""
-        side = self._up if direction is Direction.UP else self._down
-        is_plain = side.state is State.PEEK and not (side.is_stale or side.is_cut or self.outcome)
-        if not is_plain or self._up.ahead or self._down.ahead:
+        side, other = self._up, self._down
+        if direction is not Direction.UP:
+            side, other = other, side
+        if side.state is not State.PEEK or side.is_stale or side.is_cut or self.outcome:
             return False
-        other = self._down if side is self._up else self._up
-        return not (other.is_stale and other.holds) and side.tried < MAX_PEEK
+        is_asked = side.ahead or other.ahead or (other.is_stale and other.holds)
+        return not is_asked and side.tried < MAX_PEEK
 
     def side(self, direction: Direction) -> Side:
         """One direction; the same object as long as the engine lives. For reading `is_stale`."""

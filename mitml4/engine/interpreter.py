@@ -321,8 +321,9 @@ class Interpreter:
             self._publish(decision.protocol_events)
         for announcement in decision.announced:
             self.context.on_announced(announcement)
-        if decision.channel_binding not in (None, self._binding):
-            self._binding = decision.channel_binding
+        binding = decision.channel_binding
+        if binding is not None and binding != self._binding:
+            self._binding = binding
             self.context.on_channel_binding(bool(self._binding))
         self._elsewhere = decision.elsewhere
         if decision.up is not self._up.directive or decision.down is not self._down.directive:

@@ -145,7 +145,7 @@ class Follower:
         """Perform one action after the other. Returns whether the lane is over."""
         engine, fresh, show = self._engine, self._fresh, partial(self._show, direction)
         plaintext, other = self._bridge.plaintext, direction.other
-        other_side = engine.side(other)
+        side, other_side = engine.side(direction), engine.side(other)
         action = self._first.pop(direction, None)
         is_cancelled = False
         while not is_cancelled:
@@ -158,7 +158,16 @@ class Follower:
                 case Wait():
                     if lane.due:
                         await lane.flush()
-                    is_cancelled = await self._wait(direction, lane, scope, action)
+                    if side.is_stale:
+                        pass  # the first action was, before the lane began
+                    elif action is WAIT:
+                        self._waits[direction] = scope
+                        try:
+                            fresh[direction] = await lane.next()
+                        finally:
+                            is_cancelled = self._waits.pop(direction, None) is None
+                    else:
+                        is_cancelled = await self._wait(direction, lane, scope, action)
                 case Move(count) if count < len(fresh[direction]):
                     await self._claim(direction, lane, count)
                 case Move():
@@ -207,16 +216,12 @@ class Follower:
         self, direction: Direction, lane: Lane, scope: trio.CancelScope, wait: Wait
     ) -> bool:
         """Returns whether the scope was cancelled, though the wait has ended by itself."""
-        if self._engine.is_stale(direction):
-            return False  # the first action was, before the lane began
         has_deadline = wait.until < math.inf
         if has_deadline:
             scope.deadline = wait.until
         self._waits[direction] = scope
         try:
-            if wait.beyond == 0:
-                self._fresh[direction] = await lane.next()
-            elif wait.beyond is not None:
+            if wait.beyond is not None:
                 self._fresh[direction] = await lane.more(wait.beyond)
             elif lane.ended:
                 await lane.end()

@@ -61,10 +61,12 @@ class BridgedStream(OpenedStream):
     def _read_ahead(self, limit: int) -> int | None:
         buffer = _buffers.pop() if _buffers else _new_buffer()
         try:
-            missing = min(limit - len(self._ahead), MAX_PEEK + 1)
-            count = self._read(buffer[: max(missing, MIN_ROOM)]) if missing > 0 else None
+            missing = limit - len(self._ahead)
+            room = MAX_PEEK + 1 if missing > MAX_PEEK else max(missing, MIN_ROOM)
+            count = self._read(buffer[:room]) if missing > 0 else None
             if count:
-                self._ahead += bytes(buffer[:count])
+                fresh = bytes(buffer[:count])
+                self._ahead = self._ahead + fresh if self._ahead else fresh
         finally:
             _buffers.append(buffer)
         return count
