@@ -48,6 +48,17 @@ def test_what_ends_otherwise_twice_differs(tool) -> None:
     assert differing == {"gone": ("passed", "missing"), "otherwise": ("passed", "failure")}
 
 
+def test_only_the_tests_that_differ_are_run_again(tool, tmp_path) -> None:
+    checkout = tool.Checkout("h11", tool.SUITES["h11"], tmp_path)
+    source = checkout.directory / "h11-1"
+    (source / "tests").mkdir(parents=True)
+    (source / "PKG-INFO").touch()
+    (source / "tests/test_a.py").touch()
+    names = ["tests.test_a.TestB::test_c[d-1]", "tests.test_a.TestB::test_c[d-2]", "tests.test_a"]
+    command = checkout.command(names)
+    assert command[-2:] == ["tests/test_a.py", "tests/test_a.py::TestB::test_c"]
+
+
 def test_a_difference_has_a_reason_or_says_that_it_has_none(tool, capsys) -> None:
     known = "aiosmtpd.tests.test_smtps.TestSMTPS::test_smtps"
     assert tool.report("aiosmtpd", 2, {known: ("passed", "failure")})
