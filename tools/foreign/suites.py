@@ -31,6 +31,17 @@ class Suite:
     """Whether its tests run as root too."""
 
 
+# Those of aiohttp's files that open connections, without the benchmarks.
+_AIOHTTP: Final = tuple(
+    f"tests/test_{name}.py"
+    for name in (
+        *("client_functional", "client_middleware", "client_middleware_digest_auth"),
+        *("client_session", "client_ws_functional", "connector", "formdata", "proxy_functional"),
+        *("pytest_plugin", "run_app", "test_utils", "web_app", "web_exceptions"),
+        *("web_functional", "web_log", "web_middleware", "web_runner", "web_sendfile_functional"),
+        *("web_server", "web_urldispatcher", "web_websocket_functional"),
+    )
+)
 # Left out: hypercorn, whose source distribution has no tests.
 SUITES: Final = {
     "aiohttp": Suite(
@@ -40,14 +51,8 @@ SUITES: Final = {
             *("pytest-xdist", "pytest-codspeed", "pytest-cov", "re-assert", "setuptools-git"),
             *("time-machine", "trustme", "zlib_ng"),
         ),
-        options=(
-            "-o",
-            "addopts=",
-            "-p",
-            "no:warnings",
-            "--ignore=tests/autobahn",
-            "--ignore-glob=tests/test_benchmarks_*",
-        ),
+        options=("-o", "addopts=", "-p", "no:warnings", "-n", "4"),
+        tests=_AIOHTTP,
     ),
     "aioftp": Suite(
         requirement="aioftp==0.25.2",
