@@ -24,10 +24,12 @@ __all__ = [
     "HTTP2_CONNECTIONS",
     "HTTP2_STREAMS",
     "Load",
+    "h2load",
     "http1_requests",
     "http2_requests",
     "parse_h2load",
     "parse_wrk",
+    "wrk",
 ]
 
 HTTP1_CONNECTIONS: Final = 32
@@ -55,12 +57,12 @@ LoadProgram: TypeAlias = Callable[[Lab, int, int, int], Load]
 
 def http1_requests(lab: Lab, standing: Standing) -> dict[str, float]:
     """32 connections of wrk; one connection of wrk."""
-    return _measure(lab, standing, _wrk, HTTP1_CONNECTIONS, 1)
+    return _measure(lab, standing, wrk, HTTP1_CONNECTIONS, 1)
 
 
 def http2_requests(lab: Lab, standing: Standing) -> dict[str, float]:
     """4 connections of h2load with 8 streams each; one connection with one stream."""
-    return _measure(lab, standing, _h2load, HTTP2_CONNECTIONS, HTTP2_STREAMS)
+    return _measure(lab, standing, h2load, HTTP2_CONNECTIONS, HTTP2_STREAMS)
 
 
 def _measure(
@@ -78,7 +80,7 @@ def _measure(
     return values
 
 
-def _wrk(lab: Lab, connections: int, streams: int, seconds: int) -> Load:
+def wrk(lab: Lab, connections: int, streams: int, seconds: int) -> Load:
     """wrk accepts the server's address only as a name, hence a separate hosts file."""
     hosts = lab.where / "hosts"
     hosts.write_text(f"{SERVER_IP} {SERVER_NAME}\n")
@@ -100,7 +102,7 @@ def parse_wrk(shown: str) -> Load:
     )
 
 
-def _h2load(lab: Lab, connections: int, streams: int, seconds: int) -> Load:
+def h2load(lab: Lab, connections: int, streams: int, seconds: int) -> Load:
     log = lab.where / "h2load.log"
     log.unlink(missing_ok=True)
     shown = lab.client.run(

@@ -130,14 +130,14 @@ def _is_subreaper() -> bool:
 
 
 def close_descriptors(kept: Iterable[int]) -> None:
-    """Close all descriptors but these; the standard ones lead nowhere."""
+    """Close all descriptors but these; the other standard ones lead nowhere."""
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for standard in range(3):
+    for standard in {0, 1, 2}.difference(kept):
         os.dup2(nowhere, standard)
     start = 3
     for descriptor in sorted(kept):
         os.closerange(start, descriptor)
-        start = descriptor + 1
+        start = max(start, descriptor + 1)
     os.closerange(start, os.sysconf("SC_OPEN_MAX"))
 
 

@@ -67,6 +67,8 @@ class SessionConfig:
     edit_limit: int = 16 << 20
     """Bytes of a body that is edited; larger ones stream by."""
 
+    workers: int = 1
+    """How many processes carry flows; 1: the session does."""
     duration_s: float | None = None
     """The session ends after this time."""
     max_flows: int | None = None

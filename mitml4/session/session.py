@@ -64,6 +64,7 @@ from mitml4.tls.pinning import PassthroughCache
 if TYPE_CHECKING:
     from mitml4.session.destinations.tunnels import Tunnels
     from mitml4.session.editors.scripts import Scripts
+    from mitml4.session.workers.workers import Workers
 
 __all__ = ["Session"]
 
@@ -110,7 +111,7 @@ class Session:
         self._failure: MitmError | None = None
         self.policy = LivePolicy(config.policy)
         self._limits = Limits.of_machine()
-        self._rules = RuleFiles.open(config.rules, config.edit_limit)
+        self.rules = RuleFiles.open(config.rules, config.edit_limit)
         self._edit_memory = EditMemory(_BODIES_AT_ONCE * config.edit_limit)
         self._scripts = self._open_scripts() if config.scripts else None
         self.outputs = open_outputs(
@@ -127,8 +128,12 @@ class Session:
         self._passthrough_cache: PassthroughCache | None = None
         """While it runs."""
         self._ca_page: Pages | None = None
-        if config.routes:  # before the session may import nothing more
+        self._workers: Workers | None = None
+        # before the session may import nothing more
+        if config.routes:
             import_module("mitml4.session.destinations.tunnels")
+        if config.workers > 1:
+            import_module("mitml4.session.workers.workers")
 
     def _open_scripts(self) -> Scripts:
         """Raises MitmError."""
@@ -154,6 +159,7 @@ class Session:
         self._ca_page = ca_page
         async with writing(self.outputs.sinks, self._lose):
             async with opening as sources:
+                self._workers = self._start_workers(sources, interceptor)
                 self.hub.publish(self._start_event(sources, authority))
                 for note in self.config.routes.notes():
                     self.note(note)
@@ -201,6 +207,9 @@ class Session:
             "block" if isinstance(command, Refuse) else "passthrough"
         )
         is_on = self.policy.toggle(option, command.host)
+        if self._workers:
+            key = "toggle", option, command.host
+            self._workers.remember((*key, is_on), *key)
         action, reason = self.policy.decide([Target(command.host, 0)])
         if option == "passthrough" and not is_on and self._passthrough_cache:
             self._passthrough_cache.forget_pins(command.host)
@@ -212,6 +221,11 @@ class Session:
     def publish(self, update: Update | QuicRefused) -> None:
         """Tell the sinks."""
         self.hub.publish(update)
+
+    def signal_workers(self, number: int) -> None:
+        """Send a signal to the processes that carry flows, if others than this one do."""
+        if self._workers:
+            self._workers.signal(number)
 
     def note(self, text: str) -> None:
         """Tell the user something while the session runs."""
@@ -255,10 +269,37 @@ class Session:
         self._complain(failure)
         self.hub.publish(OutputFailed(failure.message))
 
+    def _start_workers(
+        self, sources: Sequence[FlowSource], interceptor: TlsInterceptor
+    ) -> Workers | None:
+        """None: flows are carried here. Raises MachineError."""
+        if self.config.workers == 1:
+            return None
+        from mitml4.session.workers.workers import Workers
+
+        keep = [self.outputs.keylog.descriptor] if self.outputs.keylog else []
+        workers = Workers.of(self, sources, interceptor, self._fail_output, keep)
+        self.flows.begin = workers.begin
+        return workers
+
+    def become_worker(self, complain: Complain) -> Relay:
+        """See `workers.worker.House`."""
+        count = self.config.workers
+        self._complain = complain
+        limit, memory = self.config.edit_limit, self._edit_memory
+        self._edit_memory = EditMemory(max(limit, memory.free // count))
+        if payload := self.config.shown.payload:
+            payload.session.left //= count
+            payload.session.free //= count
+        return Relay(PipePool(self._limits.pipes // count))
+
     async def _serve(self, sources: Sequence[FlowSource], interceptor: TlsInterceptor) -> None:
         """Run flows until asked to stop, then wait for the open ones."""
         relay = Relay(PipePool(self._limits.pipes))
-        services = [self._services(source, relay, interceptor) for source in sources]
+        services = [
+            self.services_of(source, number, relay, interceptor)
+            for number, source in enumerate(sources)
+        ]
         pairs = list(zip(sources, services, strict=True))
         async with trio.open_nursery() as nursery:
             for source, each in pairs:
@@ -267,7 +308,9 @@ class Session:
                 if source.owners:
                     nursery.start_soon(source.owners.run)
             nursery.start_soon(self.flows.run)
-            nursery.start_soon(self._rules.watch, self.note)
+            if self._workers:
+                nursery.start_soon(self._workers.run)
+            nursery.start_soon(self.rules.watch, self.note)
             if self._scripts:
                 for script in self._scripts.scripts:
                     nursery.start_soon(script.run, self.note)
@@ -282,12 +325,16 @@ class Session:
                     source.owners.flush()
             await self.drain()
             self.flows.refuse_waiting()
+            if self._workers:
+                await self._workers.finish()
             if self._scripts:
                 await self._scripts.finish()
             nursery.cancel_scope.cancel()
         if self._scripts:
             self._scripts.close()
-        self._rules.close()
+        if self._workers:
+            self._workers.close()
+        self.rules.close()
         relay.pipes.close()
 
     async def _accept(self, source: FlowSource, services: Services) -> None:
@@ -325,7 +372,9 @@ class Session:
         if not self.is_stopping:
             self.stop(limit)
 
-    def _services(self, source: FlowSource, relay: Relay, interceptor: TlsInterceptor) -> Services:
+    def services_of(
+        self, source: FlowSource, number: int, relay: Relay, interceptor: TlsInterceptor
+    ) -> Services:
         """The services of a source's flows."""
         servers = Servers(self.hub, source, self._tunnels(interceptor))
         return Services(
@@ -344,6 +393,7 @@ class Session:
             prover=self._prover(source, servers.connect, interceptor),
             ca_page=self._ca_page,
             proxy=source.proxy,
+            source=number,
             # Each request asks it twice, and `trio.current_time` takes three more calls to answer.
             clock=trio.lowlevel.current_clock().current_time,
         )
@@ -371,7 +421,7 @@ class Session:
         scripts = self._scripts.scripts if self._scripts else ()
 
         def editor() -> Editor:
-            rules = (self._rules.editor,) if self.config.rules else ()
+            rules = (self.rules.editor,) if self.config.rules else ()
             found = (*rules, *scripts)
             return found[0] if len(found) == 1 else Editors(found)
 

@@ -6,21 +6,31 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mitml4.dataclass import dataclass
 from mitml4.encoding import encode
 from mitml4.errors import MitmError
 from mitml4.events import VITAL, Event, LayerEvent, weight
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.sinks.files import OutputFile, open_file
 from mitml4.sinks.format import Format, Weight
-from mitml4.sinks.updates import Published
+from mitml4.sinks.updates import Published, Update
 
-__all__ = ["JsonLines", "line_of"]
+__all__ = ["JsonLines", "Line", "line_of"]
 
 
-class JsonLines(Format[Event]):
+@dataclass(frozen=True, slots=True)
+class Line(Update):
+    """The line of a protocol's event that another process has made."""
+
+    flow: int
+    weight: int
+    data: bytes
+
+
+class JsonLines(Format[Event | Line]):
     """One line for each event."""
 
-    wants = (Event, ProtocolEvent)
+    wants = (Event, ProtocolEvent, Line)
 
     def __init__(self, file: OutputFile, *, headers: bool = True) -> None:
         """`headers`: whether HTTP headers are written, if an event has them."""
@@ -46,16 +56,23 @@ class JsonLines(Format[Event]):
         """To a file, replacing its content. Raises MitmError."""
         return cls(OutputFile(open_file(path), str(path)), headers=headers)
 
-    def take(self, event: Published) -> Iterable[Event]:
+    def take(self, event: Published) -> Iterable[Event | Line]:
         return (event,)  # type: ignore[return-value]  # it wants nothing else
 
-    def weight(self, item: Event) -> Weight:
+    def weight(self, item: Event | Line) -> Weight:
         if type(item) is LayerEvent:  # most are
+            return item.flow, item.weight, False
+        if isinstance(item, Line):
             return item.flow, item.weight, False
         return getattr(item, "flow", 0), weight(item), isinstance(item, VITAL)
 
-    def write(self, batch: Sequence[Event]) -> None:
-        self.file.write([line_of(event, headers=self._headers) for event in batch])
+    def write(self, batch: Sequence[Event | Line]) -> None:
+        self.file.write(
+            [
+                item.data if isinstance(item, Line) else line_of(item, headers=self._headers)
+                for item in batch
+            ]
+        )
 
 
 def line_of(event: Event, *, headers: bool = True) -> bytes:

@@ -74,6 +74,11 @@ class KeyLog:
         if failure:
             self._on_failure(failure)
 
+    @property
+    def descriptor(self) -> int:
+        """Of the file; -1 once it is closed."""
+        return self._descriptor
+
     def close(self) -> None:
         with self._lock:
             failure = self._release()

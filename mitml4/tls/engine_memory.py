@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from cachetools import TTLCache
 
@@ -45,6 +45,8 @@ class EngineMemory:
     """What a session has learned of sites, as far as it decides between the engines."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.on_change: Callable[..., None] | None = None
+        """Is told of each change: the method and its arguments, for `replay`."""
         self._forced: TTLCache[EngineSite, str] = TTLCache(_MAX_ENTRIES, _REMEMBERED_S, clock)
         self._speaks_1_3: TTLCache[Site, None] = TTLCache(_MAX_ENTRIES, _REMEMBERED_S, clock)
         self._finished: TTLCache[EngineSite, None] = TTLCache(_MAX_ENTRIES, _REMEMBERED_S, clock)
@@ -56,15 +58,39 @@ class EngineMemory:
     def forced(self, site: EngineSite, reason: str) -> None:
         """The bridge could not finish: a second connection was made, or the flow has ended."""
         self._forced[site] = reason
+        if self.on_change:
+            self.on_change("forced", site, reason)
 
-    def finished(self, site: EngineSite, *, is_1_3: bool) -> None:
+    def finished(self, site: EngineSite, is_1_3: bool) -> None:
         """A handshake has finished, by either engine, whose outcome the bridge has too."""
         # An entry that is there is not renewed: that takes several times as long as to find it.
         if is_1_3:
-            if site.site not in self._speaks_1_3:
-                self._speaks_1_3[site.site] = None
-        elif site not in self._finished:
+            if site.site in self._speaks_1_3:
+                return
+            self._speaks_1_3[site.site] = None
+        else:
+            if site in self._finished:
+                return
             self._finished[site] = None
+        if self.on_change:
+            self.on_change("finished", site, is_1_3)
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All that is known, for another process."""
+        return self._forced, self._speaks_1_3, self._finished
+
+    @state.setter
+    def state(self, state: tuple[Any, ...]) -> None:
+        self._forced, self._speaks_1_3, self._finished = state
+
+    def replay(self, change: str, *arguments: Any) -> None:
+        """Make a change that was made in another memory."""
+        tell, self.on_change = self.on_change, None
+        try:
+            getattr(self, change)(*arguments)
+        finally:
+            self.on_change = tell
 
     def may_bridge_inside(self, site: EngineSite, *, offers_1_3: bool) -> bool:
         """Whether the bridge may be used where nobody can dial again, although the ClientHello

@@ -42,14 +42,14 @@ from mitml4.tls.sent_chain import AUTHORITY_ALONE, SentChain, resolve
 from mitml4.tls.staple import Staple, make_staple
 from mitml4.tls.verify import Issuer, Unknown
 
-__all__ = ["MAX_LEAF_LIFE", "MAX_VALIDITY", "Forge", "Leaf"]
+__all__ = ["CACHE_SIZE", "MAX_LEAF_LIFE", "MAX_VALIDITY", "Forge", "Leaf"]
 
 MAX_LEAF_LIFE: Final = timedelta(days=397)
 """From now on, at most: the limit of browsers (CA/Browser Forum Baseline Requirements §6.3.2)."""
 MAX_VALIDITY: Final = timedelta(days=825)
 """From notBefore to notAfter, at most: the limit of Apple's systems below a user's root."""
 
-_CACHE_SIZE: Final = 1024
+CACHE_SIZE: Final = 1024
 _MAX_CACHED_BYTES: Final = 16 * 1024
 """Of a leaf and its OCSP response; larger ones are created again for each connection."""
 _MAX_NAMED: Final = 32
@@ -139,7 +139,7 @@ class Forge:
         self._narrower = narrower or {}
         self._untrusted = CertificateAuthority.untrusted()
         self._keys = LeafKeys()
-        self._leaves: LRUCache[Hashable, Leaf] = LRUCache(_CACHE_SIZE)
+        self._leaves: LRUCache[Hashable, Leaf] = LRUCache(CACHE_SIZE)
 
     async def leaf(
         self,

@@ -31,7 +31,7 @@ import math
 from collections import Counter
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from cachetools import FIFOCache
 
@@ -71,6 +71,8 @@ _REMEMBERED_S: Final = 3600.0
 """How long these are remembered: that a client has left, that it has no certificate, and what a
 server offers. It should cover a client that connects every quarter of an hour."""
 _LASTING: Final = frozenset({CHANNEL_BINDING})
+_ACCEPTED_AGAIN_S: Final = 10.0
+"""So often is told that a client accepts our certificate, where nothing else changes by it."""
 _SEVERAL: Final = 3
 """A reason applies to all clients after this number of addresses has shown it."""
 _HARD_LIMIT: Final = 4096
@@ -143,6 +145,8 @@ class PassthroughCache:
         """False: clients that refuse our certificate are never passed through."""
         self.trusted_since_s = _NEVER
         """Since when programs that are started can trust the CA (CLOCK_BOOTTIME)."""
+        self.on_change: Callable[..., None] | None = None
+        """Is told of each change: the method and its arguments, for `replay`."""
         self._records: FIFOCache[tuple[Client, Site], Record] = FIFOCache(_HARD_LIMIT)
         self._accepted_at: FIFOCache[Site, float] = FIFOCache(_HARD_LIMIT)
         """The last time that a client accepted our certificate for a site."""
@@ -159,6 +163,27 @@ class PassthroughCache:
     def program_of(self, process: RunningProcess | None) -> Program | None:
         """For `Client`."""
         return process.key if process and process.started_s < self.trusted_since_s else None
+
+    def replay(self, change: str, *arguments: Any) -> None:
+        """Make a change that was made in another cache."""
+        tell, self.on_change = self.on_change, None
+        try:
+            getattr(self, change)(*arguments)
+        finally:
+            self.on_change = tell
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All that is known, for another process."""
+        return self._records, self._accepted_at, self._closed_sessions, self._voters
+
+    @state.setter
+    def state(self, state: tuple[Any, ...]) -> None:
+        self._records, self._accepted_at, self._closed_sessions, self._voters = state
+
+    def _changed(self, change: str, *arguments: object) -> None:
+        if self.on_change:
+            self.on_change(change, *arguments)
 
     def record(self, client: Client, site: Site) -> Record:
         """The current state; empty if there is none."""
@@ -201,9 +226,14 @@ class PassthroughCache:
         voters = self._voters.get(site) or FIFOCache(_MOST_VOTERS)
         voters[client.address] = record
         self._voters[site] = voters
+        self._changed("add", client, site, reason)
 
     def remove(self, client: Client, site: Site, reason: str) -> None:
         """Decrypt this client's connections again."""
+        self._remove(client, site, reason)
+        self._changed("remove", client, site, reason)
+
+    def _remove(self, client: Client, site: Site, reason: str) -> None:
         record = self.record(client, site)
         if record.reason == reason:
             record.passthrough_until = _NEVER
@@ -213,20 +243,37 @@ class PassthroughCache:
         for (client, site), record in list(self._records.items()):
             if host in site.host:
                 record.left_at = _NEVER
-                self.remove(client, site, PINNED)
+                self._remove(client, site, PINNED)
+        self._changed("forget_pins", host)
 
-    def leave_sessions(self, address: str, host: Host, *, closed: bool) -> None:
+    def leave_sessions(self, address: str, host: Host, closed: bool) -> None:
         """A client has a session with a host that was passed through (`closed`), or opened."""
         self._closed_sessions[address, host] = self.clock() + (_REMEMBERED_S if closed else 0)
+        self._changed("leave_sessions", address, host, closed)
 
     def has_closed_sessions(self, address: str, host: Host) -> bool:
         return self._closed_sessions.get((address, host), _NEVER) > self.clock()
 
     def accept(self, client: Client, site: Site) -> None:
         """The client has accepted our certificate."""
-        self._accepted_at[site] = self.clock()
-        self.record(client, site).left_at = _NEVER
-        self.remove(client, site, PINNED)
+        now, record = self.clock(), self.record(client, site)
+        is_news = record.left_at != _NEVER or record.reason == PINNED
+        is_news |= self._accepted_at.get(site, _NEVER) < now - _ACCEPTED_AGAIN_S
+        self._accepted_at[site] = now
+        record.left_at = _NEVER
+        self._remove(client, site, PINNED)
+        if is_news:
+            self._changed("accept", client, site)
+
+    def leave(self, client: Client, site: Site, at: float) -> None:
+        """The client has left at this time."""
+        self.renew(client, site).left_at = at
+        self._changed("leave", client, site, at)
+
+    def decline(self, client: Client, site: Site) -> None:
+        """The client is known to have no certificate for the site."""
+        self.renew(client, site).declines_until = self.clock() + _REMEMBERED_S
+        self._changed("decline", client, site)
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,20 +311,19 @@ class Visit:
         if not self.passthrough_cache.learns_pins:
             return False
         now = self.passthrough_cache.clock()
-        record = self.passthrough_cache.renew(self.client, self.site)
-        if record.left_at < now - _REMEMBERED_S:
-            record.left_at = now
+        left_at = self.passthrough_cache.record(self.client, self.site).left_at
+        if left_at >= now - _REMEMBERED_S and self.began < left_at:
             return False
-        if self.began < record.left_at:
+        self.passthrough_cache.leave(self.client, self.site, now)
+        if left_at < now - _REMEMBERED_S:
             return False
-        record.left_at = now
         self.refused()
         return True
 
     def leave_sessions(self, *, closed: bool) -> None:
         """Other connections to the host have to resume this session, which was passed through
         (`closed`), or opened."""
-        self.passthrough_cache.leave_sessions(self.client.address, self.site.host, closed=closed)
+        self.passthrough_cache.leave_sessions(self.client.address, self.site.host, closed)
 
     @property
     def has_closed_sessions(self) -> bool:
@@ -302,6 +348,5 @@ class Visit:
         if not empty:
             self.needs(CLIENT_CERTIFICATE)
             return
-        record = self.passthrough_cache.renew(self.client, self.site)
-        record.declines_until = self.passthrough_cache.clock() + _REMEMBERED_S
+        self.passthrough_cache.decline(self.client, self.site)
         self.needs_no(CLIENT_CERTIFICATE)

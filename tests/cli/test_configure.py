@@ -112,6 +112,16 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
     )
 
 
+def test_what_one_process_has_to_do_is_not_done_by_several(capsys, tmp_path) -> None:
+    script = tmp_path / "edit.py"
+    script.touch()
+    assert on_lo("--workers", "3").workers == 3
+    assert on_lo("--workers", "3", "--script", str(script)).workers == 1
+    assert capsys.readouterr().err == "note: --script is done by one process: --workers 1\n"
+    assert on_lo("--workers", "1", "--probe-clients").workers == 1
+    assert capsys.readouterr().err == ""
+
+
 def test_what_events_show_of_what_is_said() -> None:
     assert on_lo().shown == Shown()
     assert on_lo("--payload-limit", "1M").shown == Shown()

@@ -37,6 +37,7 @@ class LoopbackSource:
     owners = None
     proxy = None
     sees_lookups = False
+    dials_anywhere = False
 
     def __init__(self, port: int, sock: socket.socket) -> None:
         self.port = port

@@ -26,7 +26,7 @@ from mitml4.protocols.http.events import HttpRequest
 from mitml4.sinks.background import Background
 from mitml4.sinks.files import OutputFile, write_failure
 from mitml4.sinks.inline import Inline
-from mitml4.sinks.jsonl import JsonLines
+from mitml4.sinks.jsonl import JsonLines, Line
 
 PIPE_SIZE = 1 << 16
 
@@ -42,16 +42,16 @@ def pipe() -> Iterator[tuple[int, int]]:
             continue
 
 
-def to_pipe(descriptor: int, *, close: bool = True) -> Background[Event]:
+def to_pipe(descriptor: int, *, close: bool = True) -> Background[Event | Line]:
     return Background(JsonLines(OutputFile(descriptor, "a pipe", is_ours=close)))
 
 
-def to_file(path: Path, **options: Any) -> Background[Event]:
+def to_file(path: Path, **options: Any) -> Background[Event | Line]:
     return Background(JsonLines.to_file(path), **options)
 
 
 @asynccontextmanager
-async def running(sink: Background[Event]):
+async def running(sink: Background[Event | Line]):
     """The sink at work; closed, and waited for, afterwards."""
     async with trio.open_nursery() as nursery:
         await nursery.start(sink.run)

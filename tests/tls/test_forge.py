@@ -542,7 +542,7 @@ class TestTheForgeRemembers:
     async def test_the_least_recently_used_leaf_is_forgotten(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(forge_module, "_CACHE_SIZE", 2)
+        monkeypatch.setattr(forge_module, "CACHE_SIZE", 2)
         forge = Forge(AUTHORITY)
 
         async def ask(name: str) -> Leaf:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from mitml4.cli.options.life import COMMAND_LIFE, DETECTION, DRY_RUN, LIFE
+from mitml4.cli.options.life import COMMAND_LIFE, DETECTION, DRY_RUN, LIFE, WORKERS
 from mitml4.cli.options.output import COMMAND_DISPLAY, DISPLAY, FILES, HAR, PLAIN, SHOWN
 from mitml4.cli.options.scope import CA_DIR, COMMAND_SCOPE, PROXY_SCOPE, SCOPE
 from mitml4.cli.options.sections import Command, F, SectionOption, section_of
@@ -23,15 +23,17 @@ __all__ = [
 ]
 
 _INTERCEPT_OPTIONS: Final = (
-    *SCOPE, *CA_DIR, *POLICY, *ALLOW, *VIA, *EDITING, *DISPLAY, *FILES, *LIFE, *DETECTION, *DRY_RUN
+    *SCOPE, *CA_DIR, *POLICY, *ALLOW, *VIA, *EDITING, *DISPLAY, *FILES,
+    *LIFE, *WORKERS, *DETECTION, *DRY_RUN,
 )  # fmt: skip
 _RUN_OPTIONS: Final = (
     *COMMAND_SCOPE, *POLICY, *ALLOW, *VIA, *EDITING, *COMMAND_DISPLAY, *FILES,
-    *COMMAND_LIFE, *DETECTION,
+    *COMMAND_LIFE, *WORKERS, *DETECTION,
 )  # fmt: skip
 
 _PROXY_OPTIONS: Final = (
-    *PROXY_SCOPE, *CA_DIR, *POLICY, *ALLOW, *VIA, *EDITING, *DISPLAY, *FILES, *LIFE, *DETECTION,
+    *PROXY_SCOPE, *CA_DIR, *POLICY, *ALLOW, *VIA, *EDITING, *DISPLAY, *FILES,
+    *LIFE, *WORKERS, *DETECTION,
 )  # fmt: skip
 
 

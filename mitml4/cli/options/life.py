@@ -9,7 +9,7 @@ import click
 from mitml4.cli.options.sections import DURATION, option
 from mitml4.cli.values import Parsed, parse_lifetime
 
-__all__ = ["COMMAND_LIFE", "DETECTION", "DRY_RUN", "LIFE"]
+__all__ = ["COMMAND_LIFE", "DETECTION", "DRY_RUN", "LIFE", "WORKERS"]
 
 LIFE: Final = (
     option(
@@ -50,6 +50,17 @@ DRY_RUN: Final = (
         "--dry-run",
         is_flag=True,
         help="Print the rules and how they are undone; change nothing.",
+    ),
+)
+WORKERS: Final = (
+    option(
+        "Session",
+        "--workers",
+        type=click.IntRange(min=1, max=64),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Carry connections in N processes, for a gateway with several processors.",
     ),
 )
 COMMAND_LIFE: Final = (

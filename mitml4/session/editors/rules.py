@@ -41,6 +41,8 @@ class _RuleFile:
     editor: RuleEditor
     stamp: Stamp | None
     """None: it cannot be read, which was said."""
+    content: bytes = b""
+    """What it had when it was read last."""
     open_as_root: Callable[[], int] | None = None
     """Opens it where this process may not. Raises OSError."""
 
@@ -58,6 +60,11 @@ class _RuleFile:
     def read(self) -> None:
         """Raises OSError, RulesError, and changes nothing then."""
         content = read_whole(self._open(), MAX_RULES_BYTES)
+        self.use(content)
+        self.content = content
+
+    def use(self, content: bytes) -> None:
+        """Take the rules of this content. Raises RulesError, and changes nothing then."""
         rules = parse_rules(str(self.path), content, self.folder)
         self.editor = RuleEditor(rules=rules, folder=self.folder, limit=self.limit)
 
@@ -108,6 +115,8 @@ class RuleFiles:
     def __init__(self, files: Sequence[_RuleFile]) -> None:
         self._files = files
         self._opener: FileOpener | None = None
+        self.on_change: Callable[[int, bytes], None] | None = None
+        """Is told of what has been read again: which file, and its content."""
         if files and os.geteuid() == 0:
             opener = self._opener = FileOpener(
                 [(file.folder.descriptor, file.path.name) for file in files]
@@ -127,6 +136,20 @@ class RuleFiles:
             return self._files[0].editor
         return Editors([file.editor for file in self._files])
 
+    @property
+    def contents(self) -> tuple[bytes, ...]:
+        """What the files had when they were read last."""
+        return tuple(file.content for file in self._files)
+
+    @property
+    def folders(self) -> tuple[int, ...]:
+        """The descriptors of their folders."""
+        return tuple(file.folder.descriptor for file in self._files)
+
+    def use(self, index: int, content: bytes) -> None:
+        """Take what another process has read. Raises RulesError."""
+        self._files[index].use(content)
+
     def close(self) -> None:
         """Files are not read again."""
         if self._opener:
@@ -136,6 +159,9 @@ class RuleFiles:
         """Read files again when they change. Until cancelled."""
         while self._files:
             await trio.sleep(_POLL_INTERVAL_S)
-            for file in self._files:
+            for index, file in enumerate(self._files):
+                before = file.content
                 if said := file.read_if_changed():
                     say(printable(said))
+                if self.on_change and file.content is not before:
+                    self.on_change(index, file.content)

@@ -56,6 +56,7 @@ from mitml4.session.flows.elsewhere import Elsewhere
 from mitml4.session.flows.proxied import Asking, ProxyServices
 from mitml4.session.flows.reaching import CONNECT_S, addresses_of, first_connected
 from mitml4.session.flows.services import Services
+from mitml4.sinks.updates import BytesMoved
 from mitml4.tasks import first_of
 
 __all__ = ["Flow"]
@@ -140,6 +141,12 @@ class Flow:
         if self._client_side is None or self._server_side is None:
             return True
         return not (self._client_side.unread_count() or self._server_side.transport.unsent_count())
+
+    def measure(self) -> None:
+        """Publish how many bytes it has moved so far."""
+        up, down = self.wire_bytes
+        moved = BytesMoved(flow=self.number, up=up, down=down, at_s=trio.current_time())
+        self.services.publish(moved)
 
     def reset(self) -> None:
         """End it: both sides get a reset."""

@@ -7,24 +7,55 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
+from mitml4.net.listener import IncomingConnection
+from mitml4.process import RunningProcess
 from mitml4.protocols.policy import without_interception
 from mitml4.session.flows.crowd import Crowd, Limits, QueuedConnection
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
 from mitml4.session.reporting.hub import Hub
-from mitml4.sinks.updates import BytesMoved, ConnectionRefused, Note
+from mitml4.sinks.updates import ConnectionRefused, Note
 from mitml4.tasks import first_of
 
-__all__ = ["MAX_FLOWS", "Flows"]
+__all__ = ["MAX_FLOWS", "Begin", "Carried", "Flows", "unheard", "unopened"]
 
 MAX_FLOWS: Final = "max flows"
 """The reason of a session that stops because of `--max-flows`."""
 _TOO_MANY: Final = "too many connections"
 _POLL_INTERVAL_S: Final = 0.02
+
+
+class Carried(Protocol):
+    """A flow, wherever it is carried."""
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the server has acknowledged all that the client has sent."""
+
+    async def run(self) -> None:
+        """Run it to its end. Raises nothing but cancellation."""
+
+    def reset(self) -> None:
+        """End it: both sides get a reset."""
+
+    def measure(self) -> None:
+        """Publish how many bytes it has moved so far."""
+
+
+class Begin(Protocol):
+    """Begins a flow, and publishes flow.open."""
+
+    def __call__(
+        self,
+        number: int,
+        connection: IncomingConnection,
+        services: Services,
+        process: RunningProcess | None = None,
+    ) -> Carried: ...
 
 
 class Flows:
@@ -37,9 +68,11 @@ class Flows:
         before the source was closed, are relayed unseen and publish no events."""
         self.force_stop = trio.Event()
         """Set it to end every wait for flows."""
-        self.open: dict[int, Flow] = {}
+        self.begin: Begin = Flow
+        """Flows are carried in this process, or in others."""
+        self.open: dict[int, Carried] = {}
         """By number."""
-        self._surplus: dict[int, Flow] = {}
+        self._surplus: dict[int, Carried] = {}
         """Flows beyond `max_flows`."""
         self._hub = hub
         self._limits = limits
@@ -98,22 +131,20 @@ class Flows:
     def measure(self, number: int) -> None:
         """Publish the byte counts of a flow, if it is open."""
         if flow := self.open.get(number):
-            up, down = flow.wire_bytes
-            moved = BytesMoved(flow=number, up=up, down=down, at_s=trio.current_time())
-            self._hub.publish(moved)
+            flow.measure()
 
     def _begin(self, nursery: trio.Nursery, queued: QueuedConnection) -> None:
         services = queued.services
         is_looked_at = self._crowd.look_at(queued)
         if not is_looked_at:
-            services = _unopened(services, _TOO_MANY)
+            services = unopened(services, _TOO_MANY)
         if self._begun == self._max_flows:
-            flow = Flow(0, queued.connection, _unheard(_unopened(services, MAX_FLOWS)))
+            flow = self.begin(0, queued.connection, unheard(unopened(services, MAX_FLOWS)))
             among, key = self._surplus, id(flow)
         else:
             self._begun += 1
-            flow = Flow(self._begun, queued.connection, services, queued.process)
-            among, key = self.open, flow.number
+            flow = self.begin(self._begun, queued.connection, services, queued.process)
+            among, key = self.open, self._begun
         among[key] = flow
         nursery.start_soon(self._carry, queued, flow, among, key, is_looked_at)
         if among is self.open and self._begun == self._max_flows:
@@ -122,8 +153,8 @@ class Flows:
     async def _carry(
         self,
         queued: QueuedConnection,
-        flow: Flow,
-        among: dict[int, Flow],
+        flow: Carried,
+        among: dict[int, Carried],
         key: int,
         is_looked_at: bool,
     ) -> None:
@@ -135,18 +166,18 @@ class Flows:
             self._one_closed.set()
             self._one_closed = trio.Event()
 
-    async def _wait(self, flows: Mapping[int, Flow], timeout_s: float) -> None:
+    async def _wait(self, flows: Mapping[int, Carried], timeout_s: float) -> None:
         with trio.move_on_after(timeout_s):
             while (flows or self._crowd.has_waiting) and not self.force_stop.is_set():
                 await first_of(self._one_closed.wait, self.force_stop.wait)
 
 
-def _unopened(services: Services, reason: str) -> Services:
+def unopened(services: Services, reason: str) -> Services:
     """The services for flows that are relayed unseen. Where the policy requires that they are
     inspected, they are, but no TLS is intercepted in them."""
     return replace(services, unseen=reason, policy=without_interception(services.policy, reason))
 
 
-def _unheard(services: Services) -> Services:
+def unheard(services: Services) -> Services:
     """The services for flows that publish no events."""
     return replace(services, publish=lambda _event: None, wants=lambda _kind: False)

@@ -11,8 +11,6 @@ from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Editor
 from mitml4.edit.memory import EditMemory
-from mitml4.engine.plaintext import PlaintextUpdate
-from mitml4.events import Event
 from mitml4.layers.ca_page import Pages
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
@@ -23,6 +21,7 @@ from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Decide, Target, intercept_all
 from mitml4.session.flows.proof import Prover
 from mitml4.session.flows.proxied import ProxyServices
+from mitml4.sinks.updates import Published
 
 __all__ = ["EditingServices", "Services"]
 
@@ -31,7 +30,7 @@ __all__ = ["EditingServices", "Services"]
 class Services:
     """What flows need from their session."""
 
-    publish: Callable[[Event | PlaintextUpdate], None]
+    publish: Callable[[Published], None]
     wants: Callable[[type], bool] = lambda _kind: True
     """Whether a sink takes events of this type: if not, none is built."""
     connect: Callable[[IncomingConnection, str | None], Awaitable[Stream]]
@@ -63,6 +62,8 @@ class Services:
     """What is answered at `CA_PAGE`; None: that is a server like any other."""
     proxy: ProxyServices | None = None
     """Clients use mitml4 as their proxy; None: they do not know of it."""
+    source: int = 0
+    """Which of the session's sources the flows come from."""
 
 
 @dataclass(frozen=True, slots=True)

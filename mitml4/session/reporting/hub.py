@@ -44,6 +44,8 @@ class Hub:
         self._selection = self._selecting(condition) if condition else None
         self._takers: dict[type, Takers] = {}
         """The `publish` methods by class of event, filled when a class is first seen."""
+        self.lost_events = 0
+        """Events that have not come here, since workers had no room for them."""
         self._selected_takers: dict[type, Takers] = {}
         """The same of what the selection passes on."""
 
@@ -53,6 +55,10 @@ class Hub:
         session runs."""
         takers = self._takers.get(kind)
         return bool(self._takers_of(kind) if takers is None else takers)
+
+    def takers_all_want(self, kind: type, instead: type) -> bool:
+        """Whether all who take events of a class take another class too."""
+        return all(issubclass(instead, _wants(take)) for take in self._takers_of(kind))
 
     def publish(self, event: Published) -> None:
         kind: type = type(event.content) if type(event) is LayerEvent else type(event)
@@ -82,7 +88,7 @@ class Hub:
     @property
     def dropped_events(self) -> int:
         not_held = self._selection.dropped if self._selection else 0
-        return not_held + sum(sink.dropped for sink in self._all_sinks)
+        return self.lost_events + not_held + sum(sink.dropped for sink in self._all_sinks)
 
     def _selecting(self, condition: Filter) -> Selection:
         from mitml4.sinks.selection import Selection  # most sessions have no filter
@@ -113,6 +119,11 @@ class Hub:
                 takers = (*takers, self._selection.publish)
             self._takers[kind] = takers
             return takers
+
+
+def _wants(take: Callable[[Any], None]) -> tuple[type, ...]:
+    wants: tuple[type, ...] = getattr(getattr(take, "__self__", None), "wants", ())
+    return wants
 
 
 def _kind(event: Published) -> type:

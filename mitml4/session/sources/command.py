@@ -85,6 +85,7 @@ class CommandSource:
     container: str | None = None
     proxy: None = None
     sees_lookups = True
+    dials_anywhere = False
 
     def __init__(
         self,

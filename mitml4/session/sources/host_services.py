@@ -12,8 +12,7 @@ from typing import TypeAlias
 import trio
 
 from mitml4.address import Address
-from mitml4.engine.plaintext import PlaintextUpdate
-from mitml4.events import Event, FlowClose
+from mitml4.events import FlowClose
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
@@ -22,6 +21,7 @@ from mitml4.protocols.conversation import Target
 from mitml4.protocols.policy import Decide, without_interception
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
+from mitml4.sinks.updates import Published
 
 __all__ = ["HostServices", "is_loopback"]
 
@@ -84,7 +84,7 @@ class HostServices:
         action, _ = self._services.policy((Target(destination.ip, destination.port),))
         return action == "block"
 
-    def _note_block(self, event: Event | PlaintextUpdate) -> None:
+    def _note_block(self, event: Published) -> None:
         self.blocked += isinstance(event, FlowClose) and event.reason in ("blocked", "denied")
 
     async def _connect(self, connection: IncomingConnection, _name: str | None) -> TcpStream:

@@ -22,13 +22,13 @@ from mitml4.session.sources.host_services import is_loopback
 from mitml4.session.sources.source import SessionControl, SourceStart
 from mitml4.sinks.updates import Note
 
-__all__ = ["ProxySource", "listeners_at"]
+__all__ = ["ProxyClient", "ProxySource", "listeners_at"]
 
 _BACKLOG: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class _Client:
+class ProxyClient:
     """A connection of a client to the proxy."""
 
     accepted: Accepted
@@ -63,6 +63,7 @@ class ProxySource:
 
     container: str | None = None
     sees_lookups = True
+    dials_anywhere = True
 
     def __init__(
         self, listeners: Sequence[Listener], proxy: ProxyServices, owners: OwnerFinder | None = None
@@ -102,8 +103,8 @@ class ProxySource:
     def start(self) -> SourceStart:
         return SourceStart(listeners=tuple(each.address for each in self._listeners))
 
-    async def accept(self) -> _Client:
-        return _Client(await self._receive.receive())
+    async def accept(self) -> ProxyClient:
+        return ProxyClient(await self._receive.receive())
 
     async def connect(self, connection: IncomingConnection) -> TcpStream:
         return await self.dial(connection.destination)
@@ -126,7 +127,7 @@ class ProxySource:
         session.publish(Note(f"proxy for HTTP and SOCKS at {at}"))
         await trio.sleep_forever()
 
-    async def close(self) -> list[_Client]:
+    async def close(self) -> list[ProxyClient]:
         for each in self._listeners:
             each.close()
         return []

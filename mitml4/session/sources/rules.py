@@ -19,6 +19,7 @@ from mitml4.net import dial
 from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.owner.finder import OwnerFinder
+from mitml4.net.place import HERE
 from mitml4.net.rules.interception import Interception, Preparation, intercepting
 from mitml4.net.rules.notes import belongs
 from mitml4.net.rules.scope import Cgroup, Owner, Scope
@@ -85,6 +86,10 @@ class Rules:
             table=self.interception.table,
             attached=", ".join(map(_called, self.scope.owners)) or None,
         )
+
+    @property
+    def dials_anywhere(self) -> bool:
+        return self._place is HERE and not self.scope.spoof_source
 
     async def accept(self) -> IncomingConnection:
         return await self.interception.gate.accept()
@@ -153,7 +158,9 @@ class Rules:
         said = f"suspended: new connections {fate} open ones wait (fg, or kill -CONT)"
         session.publish(Note(said))
         handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        session.signal_workers(signal.SIGSTOP)
         os.kill(os.getpid(), signal.SIGTSTP)  # returns once the process goes on
+        session.signal_workers(signal.SIGCONT)
         signal.signal(signal.SIGTSTP, handler)
         if not (self._is_shut_out or self._policy.allow):
             await self.interception.resume_intercepting()

@@ -53,6 +53,9 @@ class SessionControl(Protocol):
     def publish(self, update: Update | QuicRefused) -> None:
         """Tell the sinks."""
 
+    def signal_workers(self, number: int) -> None:
+        """Send a signal to the processes that carry its flows, if others than this one do."""
+
 
 class FlowSource(Protocol):
     """Gives incoming connections, and dials for them."""
@@ -72,6 +75,10 @@ class FlowSource(Protocol):
     @property
     def proxy(self) -> ProxyServices | None:
         """What its flows need where its clients use mitml4 as their proxy; None: they do not."""
+
+    @property
+    def dials_anywhere(self) -> bool:
+        """Whether it connects with nothing that only the session's own process has."""
 
     @property
     def sees_lookups(self) -> bool:

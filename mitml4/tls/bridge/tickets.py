@@ -21,11 +21,11 @@ from mitml4.tls.bridge.extensions import Place, check_answers
 from mitml4.tls.bridge.messages import NewSessionTicket
 from mitml4.tls.bridge.older_messages import NewSessionTicket12
 
-__all__ = ["SiteTickets", "Ticket", "TicketRelay", "Tickets"]
+__all__ = ["MAX_TICKETS", "SiteTickets", "Ticket", "TicketRelay", "Tickets"]
 
 _TLS_1_2: Final = 0x0303
 _TLS_1_3: Final = 0x0304
-_MAX_TICKETS: Final = 4096
+MAX_TICKETS: Final = 4096
 _MAX_BYTES: Final = 4096
 """Of a ticket; OpenSSL's and nginx's have about 200, with a client's certificate more."""
 _MAX_LIFE_S: Final = 7200
@@ -71,7 +71,7 @@ class Tickets:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._tickets: FIFOCache[bytes, tuple[float, Ticket]] = FIFOCache(_MAX_TICKETS)
+        self._tickets: FIFOCache[bytes, tuple[float, Ticket]] = FIFOCache(MAX_TICKETS)
 
     def issue(self, ticket: Ticket, lifetime_s: int) -> bytes | None:
         """A ticket for the client, in the place of the server's; None: it gets none.

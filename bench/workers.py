@@ -1,0 +1,144 @@
+"""`python -m bench.workers`: what connections and requests cost with one worker and with two.
+
+All processes of the session share one core, and the lab's client and server have the others, so
+that each process of the session always has more to do: one that waits for each request wakes for
+each. The CPU time of each process is measured, and what follows from it for two cores that carry
+nothing else: as many a second as the busiest process can, and as both cores can together.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import ClassVar, Final
+
+from bench.kept_alive import Load, h2load, wrk
+from bench.lab import CONGESTION_CONTROL, Lab
+from bench.peers import Mitml4, Standing
+from bench.processes import parse_cpu_ticks, tree
+from mitml4.net.processes import become_subreaper
+
+_CORES: Final = 2
+_CONNECTIONS: Final = 96
+_STREAMS: Final = 32
+_FRESH: Final = 1500
+_FRESH_AT_ONCE: Final = 64
+_SECONDS: Final = 4
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class _Several(Mitml4):
+    name: ClassVar[str] = "mitml4-workers"
+    options: ClassVar[tuple[str, ...]] = ("--workers", str(_CORES))
+
+
+@dataclass(frozen=True, slots=True)
+class _One(Mitml4):
+    name: ClassVar[str] = "mitml4-one"
+    options: ClassVar[tuple[str, ...]] = ("--workers", "1")
+
+
+def _connections(lab: Lab, standing: Standing) -> int:
+    arguments = lab.fresh(standing.trust, "load", count=_FRESH, concurrency=_FRESH_AT_ONCE)
+    lab.script("fresh.py", *arguments)
+    return _FRESH
+
+
+def _requests(
+    program: Callable[[Lab, int, int, int], Load], connections: int, streams: int
+) -> Callable[[Lab, Standing], int]:
+    def load(lab: Lab, _standing: Standing) -> int:
+        return program(lab, connections, streams, _SECONDS).requests
+
+    return load
+
+
+_LOADS: Final[dict[str, Callable[[Lab, Standing], int]]] = {
+    "connection": _connections,
+    "HTTP/1 request": _requests(wrk, _CONNECTIONS, 1),
+    "HTTP/2 request": _requests(h2load, _CONNECTIONS // 4, _STREAMS),
+}
+
+
+def _processes(session: int) -> list[int]:
+    """The session, and what it has started, whose parent is this process."""
+    return [each for each in tree(os.getpid()) if each == session or _is_worker(each)]
+
+
+def _is_worker(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"mitml4: ")
+    except OSError:
+        return False
+
+
+def _cpu_s(pid: int) -> dict[int, float]:
+    return {
+        each: parse_cpu_ticks(Path(f"/proc/{each}/stat").read_text()) / _TICKS
+        for each in _processes(pid)
+    }
+
+
+def _private_mb(pid: int) -> Iterator[float]:
+    for each in _processes(pid):
+        lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
+        yield sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
+
+
+def _cost(pid: int, load: Callable[[], int]) -> list[float]:
+    """The microseconds of CPU of each process, for one of what the load counts."""
+    before = _cpu_s(pid)
+    count = load()
+    after = _cpu_s(pid)
+    return [(after[each] - before.get(each, 0.0)) * 1e6 / count for each in after]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.workers", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    rounds = parser.parse_args().rounds
+    become_subreaper()  # the parent of workers
+    own, *others = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, others)
+    costs: dict[tuple[str, str], list[list[float]]] = {}
+    memory: dict[str, list[float]] = {}
+    with Lab.open(1 << 20, CONGESTION_CONTROL) as lab:
+        for _ in range(rounds):
+            for peer in (_One(), _Several()):
+                with peer.standing(lab) as standing:
+                    assert standing.pid
+                    for process in _processes(standing.pid):
+                        os.sched_setaffinity(process, (own,))
+                        for thread in Path(f"/proc/{process}/task").iterdir():
+                            os.sched_setaffinity(int(thread.name), (own,))
+                    _connections(lab, standing)
+                    for what, load in _LOADS.items():
+                        cost = _cost(standing.pid, partial(load, lab, standing))
+                        costs.setdefault((peer.name, what), []).append(cost)
+                        print(peer.name, what, [round(each) for each in cost], file=sys.stderr)
+                    memory[peer.name] = list(_private_mb(standing.pid))
+    for what in _LOADS:
+        one = [sum(cost) for cost in costs[_One.name, what]]
+        several = costs[_Several.name, what]
+        times = [
+            alone / max(sum(cost) / _CORES, *cost) for alone, cost in zip(one, several, strict=True)
+        ]
+        print(
+            f"{what}: {statistics.median(one):.0f} µs by one process, "
+            f"{statistics.median(map(sum, several)):.0f} µs with {_CORES} workers, "
+            f"{statistics.median(times):.2f} times as many a second ({min(times):.2f}-"
+            f"{max(times):.2f})"
+        )
+    for name, found in memory.items():
+        print(f"{name}: private memory, MB: {[round(each) for each in found]}")
+
+
+if __name__ == "__main__":
+    main()

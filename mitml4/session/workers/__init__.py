@@ -1,0 +1,1 @@
+"""Processes that carry the flows of a session (`--workers`)."""

@@ -1,0 +1,453 @@
+"""The workers of a session: which of them carries a flow, and what they ask for.
+
+The session accepts connections, gives flows their numbers, counts them against the limits, and
+publishes their events. A worker carries flows: it has their sockets, layers and TLS. A flow begins
+at the worker that has the fewest that have not begun to do anything, then the fewest that are open.
+
+    session → worker   begin, answer, reset, measure, deliver, stop; what others have learned
+    worker → session   pid; ask (accept, connect, dial, leaf, lookup), cancel, refuse; event, end;
+                       what it has learned
+
+One stream in each direction keeps the order of a flow's events, and what a flow has shown before
+its client could connect again is known to all workers before that connection begins.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
+
+import trio
+
+from mitml4.errors import MitmError
+from mitml4.events import FlowClose, FlowLayer
+from mitml4.layers.report import Report
+from mitml4.layers.tls import TlsInterceptor
+from mitml4.net.listener import IncomingConnection
+from mitml4.net.tcp import TcpStream
+from mitml4.process import RunningProcess
+from mitml4.protocols.expected import Expectations
+from mitml4.session.flows.elsewhere import Elsewhere
+from mitml4.session.flows.flow import Flow
+from mitml4.session.flows.flows import Carried
+from mitml4.session.flows.services import Services
+from mitml4.session.reporting.hub import Hub
+from mitml4.session.sources.proxy import ProxyClient
+from mitml4.session.sources.source import FlowSource
+from mitml4.session.workers.channel import Channel, Message, channel_pair
+from mitml4.session.workers.sharing import Learned, pack_leaf
+from mitml4.session.workers.starter import Starter
+from mitml4.session.workers.worker import Begun, House, Worker
+from mitml4.tls.bridge.tickets import MAX_TICKETS
+
+__all__ = ["Workers"]
+
+_STOP_S: Final = 3.0
+"""How long workers may take to end their flows."""
+_AGAIN_S: Final = 0.2
+"""A worker that has ended is replaced at once, but the same one not more often than this."""
+_LOST: Final = "the worker process that carried it has ended"
+
+log = logging.getLogger(__name__)
+
+
+class Workers:
+    """The session's side of all channels."""
+
+    def __init__(
+        self,
+        starter: Starter,
+        count: int,
+        hub: Hub,
+        sources: Sequence[FlowSource],
+        interceptor: TlsInterceptor,
+        fail_output: Callable[[MitmError], None],
+    ) -> None:
+        """Starts them. `fail_output` is told of an output that a worker cannot write."""
+        self._starter = starter
+        self._hub = hub
+        self._sources = sources
+        self._interceptor = interceptor
+        self._fail_output = fail_output
+        self._learned = Learned(interceptor)
+        self._learned.tell_changes(lambda change: self.tell(*change))
+        self._tickets: deque[Message] = deque(maxlen=MAX_TICKETS)
+        self._told: dict[object, Message] = {}
+        """What was told to all workers, as far as a new one has to know it."""
+        self._expectations: dict[int, Expectations] = {}
+        """Of each source."""
+        self._failed: set[str] = set()
+        """Errors of outputs that were told."""
+        self._surplus = 0
+        self._is_stopping = False
+        self.workers = [_Worker(*self._begun()) for _ in range(count)]
+
+    @classmethod
+    def of(
+        cls,
+        house: House,
+        sources: Sequence[FlowSource],
+        interceptor: TlsInterceptor,
+        fail_output: Callable[[MitmError], None],
+        keep: Iterable[int],
+    ) -> Workers:
+        """Those of a session, which have these descriptors and those of its rules. Raises
+        MachineError."""
+        worker = Worker(house, sources, interceptor)
+        work = partial(worker.run, clock=trio.lowlevel.current_clock())
+        starter = Starter(work, (*house.rules.folders, *keep))
+        workers = cls(starter, house.config.workers, house.hub, sources, interceptor, fail_output)
+        house.rules.on_change = lambda index, content: workers.remember(
+            ("rules", index), "rules", index, content
+        )
+        return workers
+
+    def _begun(self) -> tuple[Channel | None, None]:
+        """The channel to a new worker; None: it cannot be started."""
+        channel, theirs = channel_pair()
+        if self._starter.start(theirs):
+            return channel, None
+        channel.close()
+        return None, None
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for each in self.workers:
+                nursery.start_soon(self._keep, each)
+
+    async def finish(self) -> None:
+        """End all flows, with their events, and the workers."""
+        self._is_stopping = True
+        for each in self.workers:
+            if each.channel:
+                each.channel.send("stop")
+        with trio.move_on_after(_STOP_S):
+            for each in self.workers:
+                await each.ended.wait()
+
+    def signal(self, number: int) -> None:
+        """Send a signal to all of them."""
+        for each in self.workers:
+            if each.channel and each.pid:
+                with suppress(OSError):
+                    os.kill(each.pid, number)
+
+    def close(self) -> None:
+        self._starter.close()
+
+    def begin(
+        self,
+        number: int,
+        connection: IncomingConnection,
+        services: Services,
+        process: RunningProcess | None = None,
+    ) -> Carried:
+        """See `flows.Begin`. Where there is no worker, the flow is carried here."""
+        for each in self.workers:
+            self._catch_up(each)
+        able = [each for each in self.workers if each.channel]
+        if not able:
+            return Flow(number, connection, services, process)
+        worker = min(able, key=_load)
+        self._expectations[services.source] = services.expectations
+        self._surplus -= not number
+        return _Flow(number or self._surplus, worker, connection, services, process)
+
+    def tell(self, *message: Any) -> None:
+        """Tell all workers what the session has learned."""
+        self._broadcast(message, None)
+
+    def remember(self, key: object, *message: Any) -> None:
+        """The same, for what new workers have to know; what had this key before is forgotten."""
+        self._told.pop(key, None)
+        self._told[key] = message
+        self.tell(*message)
+
+    def _broadcast(self, message: Message, sender: _Worker | None) -> None:
+        for each in self.workers:
+            if each is not sender and each.channel:
+                each.channel.send(*message)
+
+    # The life of a worker
+
+    async def _keep(self, worker: _Worker) -> None:
+        """Serve a worker, and those that replace it."""
+        while worker.channel:
+            began = trio.current_time()
+            channel = worker.channel
+            try:
+                async with trio.open_nursery() as nursery:
+                    worker.nursery = nursery
+                    nursery.start_soon(channel.run)
+                    await self._serve(worker, channel)
+                    nursery.cancel_scope.cancel()
+            finally:
+                worker.channel, worker.pid = None, 0
+                channel.close()
+            worker.lose_flows()
+            if self._is_stopping:
+                break
+            log.info("a worker has ended")
+            await trio.sleep_until(began + _AGAIN_S)
+            worker.channel, _ = self._begun()
+            if worker.channel:
+                self._brief(worker.channel)
+        worker.ended.set()
+
+    def _brief(self, channel: Channel) -> None:
+        """Tell a new worker what the others know."""
+        channel.send("learned", self._learned.state)
+        for each in (*self._told.values(), *self._tickets):
+            channel.gather(each)
+
+    async def _serve(self, worker: _Worker, channel: Channel) -> None:
+        while messages := await channel.receive():
+            for message, _ in messages:
+                self._take(worker, message)
+
+    def _catch_up(self, worker: _Worker) -> None:
+        """Take what a worker has said already: the next flow may depend on it."""
+        if worker.channel:
+            try:
+                found = worker.channel.receive_nowait()
+            except EOFError:  # which the task finds that serves it
+                return
+            for message, _ in found:
+                self._take(worker, message)
+
+    def _take(self, worker: _Worker, message: Message) -> None:
+        match message:
+            case ("event", event):
+                worker.note(event)
+                self._hub.publish(event)
+            case ("ask", number, what, *arguments):
+                assert worker.nursery
+                worker.nursery.start_soon(self._answer, worker, number, what, arguments)
+            case ("cancel", number):
+                if scope := worker.asked.get(number):
+                    scope.cancel()
+            case ("refuse", key, reason):
+                if flow := worker.heard(key):
+                    flow.refuse(reason)
+            case ("end", key):
+                if flow := worker.heard(key):
+                    flow.ended.set()
+            case ("delivered", key):
+                if flow := worker.heard(key):
+                    flow.has_delivered = True
+            case ("ticket", _, _):
+                self._tickets.append(message)
+                self._broadcast(message, worker)
+            case ("pins" | "engines" as what, *change):
+                self._learned.change(what, *change)
+                self._broadcast(message, worker)
+            case ("announce", source, announcement, client, server):
+                now_s = trio.current_time()
+                self._expectations[source].add(announcement, client, server, now_s)
+            case ("failed", message, hint):  # by each worker
+                if message not in self._failed:
+                    self._failed.add(message)
+                    self._fail_output(MitmError(message, hint=hint))
+            case ("pid", pid):
+                worker.pid = pid
+            case ("lost",):
+                self._hub.lost_events += 1
+            case _:
+                raise ValueError(message[0])
+
+    # Answers
+
+    async def _answer(
+        self, worker: _Worker, number: int, what: str, arguments: Sequence[Any]
+    ) -> None:
+        error: Exception | None = None
+        value: Any = None
+        stream: TcpStream | None = None
+        with trio.CancelScope() as worker.asked[number]:
+            try:
+                match what, arguments:
+                    case "accept", (key,):
+                        stream = await worker.flow(key).accept()
+                    case "connect", (key, to):
+                        stream = await self._connect(worker.flow(key), to)
+                    case "dial", (source, address):
+                        stream = await self._sources[source].dial(address)
+                    case "leaf", (original, wanted):
+                        value = pack_leaf(await self._interceptor.forge.leaf(original, **wanted))
+                    case "lookup", (given, options):
+                        value = await trio.socket.getaddrinfo(*given, **options)
+                    case _:
+                        raise ValueError(what)
+            except (OSError, MitmError) as failed:
+                error = failed.with_traceback(None)
+            except Exception as failed:  # a fault of ours ends this flow and no other
+                log.exception("%s for a worker", what)
+                error = RuntimeError(f"{type(failed).__name__}: {failed}")
+        del worker.asked[number]
+        descriptor = stream.socket.detach() if stream else None
+        if worker.channel:
+            worker.channel.send("answer", number, error, value, descriptor=descriptor)
+
+    async def _connect(self, flow: _Flow, to: Any) -> TcpStream:
+        connection = flow.connection
+        if to is not None:
+            connection = Elsewhere(connection, to)
+        return await self._sources[flow.services.source].connect(connection)
+
+
+class _Worker:
+    """A worker, as the session sees it."""
+
+    def __init__(self, channel: Channel | None, nursery: trio.Nursery | None) -> None:
+        self.channel = channel
+        """None: it has ended."""
+        self.nursery = nursery
+        """Of what it has asked."""
+        self.pid = 0
+        """0: it has not said it yet."""
+        self.flows: dict[int, _Flow] = {}
+        self.starting: set[int] = set()
+        """The flows of which nothing was heard yet."""
+        self.asked: dict[int, trio.CancelScope] = {}
+        self.begun = 0
+        self.ended = trio.Event()
+        """It has ended, and is not replaced."""
+
+    def heard(self, key: int) -> _Flow | None:
+        """A flow of which there is news."""
+        self.starting.discard(key)
+        return self.flows.get(key)
+
+    def flow(self, key: int) -> _Flow:
+        """The same. Raises OSError if it has ended."""
+        flow = self.heard(key)
+        if flow is None:
+            raise ConnectionAbortedError
+        return flow
+
+    def note(self, event: Any) -> None:
+        """An event of a flow: what has to be known of it if this process ends."""
+        if isinstance(event, FlowLayer | FlowClose) and (flow := self.heard(event.flow)):
+            if isinstance(event, FlowClose):
+                flow.is_closed = True
+            else:
+                flow.report.enter(event.depth, event.protocol)
+
+    def lose_flows(self) -> None:
+        """It has ended, and its flows with it."""
+        for flow in self.flows.values():
+            flow.lose()
+        self.flows.clear()
+        self.starting.clear()
+
+
+def _load(worker: _Worker) -> tuple[int, int, int]:
+    return len(worker.starting), len(worker.flows), worker.begun
+
+
+class _Flow:
+    """A flow that a worker carries."""
+
+    def __init__(
+        self,
+        key: int,
+        worker: _Worker,
+        connection: IncomingConnection,
+        services: Services,
+        process: RunningProcess | None,
+    ) -> None:
+        assert worker.channel
+        self._channel = worker.channel
+        self._worker = worker
+        self._key = key
+        self.connection = connection
+        self.services = services
+        self.report = Report(max(key, 0), services.publish, services.wants)
+        self.opened_at = services.clock()
+        self.ended = trio.Event()
+        self.is_closed = False
+        """Whether flow.close was published."""
+        self.has_delivered = False
+        self._has_asked = False
+        self._is_answered = False
+        """Whether its client was accepted or refused."""
+        destination = connection.destination
+        names = tuple(services.names_of(destination))
+        name = names[0] if names else None
+        begun = Begun(
+            key=key,
+            source=services.source,
+            client=connection.client,
+            destination=destination,
+            origin=connection.source,
+            interface=connection.interface,
+            local_ends=connection.local_ends,
+            process=process,
+            names=names,
+            unseen=services.unseen,
+            expected=services.expectations.take(
+                "tcp", destination.ip, destination.port, self.opened_at
+            ),
+        )
+        worker.flows[key] = self
+        worker.starting.add(key)
+        worker.begun += 1
+        self.report.open(connection, name, services.container, process.process if process else None)
+        descriptor = None
+        if isinstance(connection, ProxyClient):  # it was accepted already
+            self._is_answered = True
+            descriptor = connection.accepted.socket.detach()
+        self._channel.send("begin", begun, descriptor=descriptor)
+
+    async def run(self) -> None:
+        try:
+            await self.ended.wait()
+        finally:
+            self._worker.starting.discard(self._key)
+            self._worker.flows.pop(self._key, None)
+            self._close("shutdown")
+
+    @property
+    def is_delivered(self) -> bool:
+        if not self._has_asked:
+            self._has_asked = True
+            self._channel.send("deliver", self._key)
+        return self.has_delivered or self.ended.is_set()
+
+    def reset(self) -> None:
+        self._channel.send("reset", self._key)
+
+    def measure(self) -> None:
+        self._channel.send("measure", self._key)
+
+    async def accept(self) -> TcpStream:
+        """Raises OSError."""
+        self._is_answered = True
+        stream = await self.connection.accept()
+        assert isinstance(stream, TcpStream)
+        return stream
+
+    def refuse(self, reason: OSError | None) -> None:
+        self._is_answered = True
+        self.connection.refuse(reason)
+
+    def lose(self) -> None:
+        """Its worker has ended, and the kernel has reset what it had accepted."""
+        if not self._is_answered:
+            self.refuse(None)
+        if not self.is_closed:
+            self.report.error("client", "relay", "internal", _LOST)
+        self._close("error")
+        self.ended.set()
+
+    def _close(self, reason: Any) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            duration_s = self.services.clock() - self.opened_at
+            self.report.close(reason, up=0, down=0, duration_s=duration_s)

@@ -1,0 +1,192 @@
+"""`--workers 2`: what two processes carry is one session, and a worker that dies takes only its own
+flows with it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from mitml4.lab.network import LAN, SERVER_V4
+
+from .conftest import HOST, ROOT, SLOW_S, TIMEOUT_S, Interception, poll
+
+pytestmark = pytest.mark.usefixtures("nginx")
+
+
+def workers(session: Interception) -> list[int]:
+    """The workers in the network namespace of a session, in which there is one."""
+    place = os.readlink(f"/proc/{session.process.pid}/ns/net")
+    return [pid for pid, name in ours(place) if name == b"mitml4: worker"]
+
+
+def two(session: Interception) -> list[int] | None:
+    found = workers(session)
+    return found if len(found) == 2 else None
+
+
+def ours(place: str) -> Iterator[tuple[int, bytes]]:
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            name = (process / "cmdline").read_bytes().rstrip(b"\0")
+            if name.startswith(b"mitml4: ") and os.readlink(process / "ns/net") == place:
+                yield int(process.name), name
+
+
+@pytest.fixture
+def session(lab, authority, tmp_path) -> Iterator[Interception]:
+    """It is killed in the end, by the test or here."""
+    argv = [sys.executable, "-m", "mitml4", "intercept", "--json", "--iface", LAN]
+    argv += ["--ca-dir", str(tmp_path / "ca"), "--upstream-ca", str(authority.root)]
+    argv += ["--workers", "2"]
+    process = lab.router.popen(
+        argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
+    )
+    running = Interception(process, tmp_path / "ca" / "mitml4-ca.pem")
+    running.wait_for(lambda: running.of_type("session.start"), "session.start")
+    try:
+        yield running
+    finally:
+        running.stop(signal.SIGKILL)
+
+
+class Client:
+    def __init__(self, client, context: ssl.SSLContext) -> None:
+        self._client = client
+        self._context = context
+
+    def open(self, resumed: ssl.SSLSession | None = None) -> ssl.SSLSocket:
+        """A connection on which one request was answered."""
+        sock = self._client.connect(SERVER_V4, 443)
+        sock.settimeout(TIMEOUT_S)
+        connection = self._context.wrap_socket(sock, server_hostname=HOST, session=resumed)
+        request(connection)
+        return connection
+
+
+def request(connection: ssl.SSLSocket) -> None:
+    connection.sendall(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
+    heard = b""
+    while not heard.endswith(b"hello from nginx\n"):
+        piece = connection.recv(4096)
+        assert piece
+        heard += piece
+
+
+def lost(connection: ssl.SSLSocket) -> bool:
+    try:
+        request(connection)
+    except (OSError, AssertionError):
+        return True
+    return False
+
+
+def flow_of(session: Interception, connection: socket.socket) -> int:
+    port = connection.getsockname()[1]
+    return next(e["flow"] for e in session.of_type("flow.open") if e["client"]["port"] == port)
+
+
+def events_of(session: Interception, flow: int) -> list[dict]:
+    return [event for event in session.events if event.get("flow") == flow]
+
+
+def state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+def closed_for_us(session: Interception) -> dict | None:
+    """The last flow.close of a flow that a fault of mitml4's has ended."""
+    faults = {e["flow"] for e in session.of_type("flow.error") if e["kind"] == "internal"}
+    closed = [e for e in session.of_type("flow.close") if e["flow"] in faults]
+    assert len(faults) <= 1
+    return closed[-1] if closed else None
+
+
+def test_two_workers_are_one_session(lab, client, session):
+    trusting = ssl.create_default_context(cafile=session.ca)
+    visitor = Client(client, trusting)
+    first_workers = poll(lambda: two(session), "two workers")
+
+    # One leaf, and one numbering; each has one of two that are open at a time.
+    one, other = visitor.open(), visitor.open()
+    assert one.getpeercert(True) == other.getpeercert(True)
+    assert [flow_of(session, each) for each in (one, other)] == [1, 2]
+
+    # What one has shown counts at the other: connections that are done alternate.
+    resumed = visitor.open(one.session)
+    assert resumed.session_reused
+    again = visitor.open(one.session)
+    assert again.session_reused
+    for each in (resumed, again):
+        each.close()
+    distrusting = ssl.create_default_context()
+    distrusting.set_ciphers("ECDHE+AESGCM")  # another kind of client
+    for _ in range(3):
+        with pytest.raises(ssl.SSLCertVerificationError):
+            Client(client, distrusting).open()
+    session.wait_for(lambda: len(session.of_type("flow.close")) == 5, "five flows, closed")
+    actions = [e["action"] for e in session.of_type("flow.layer") if e["protocol"] == "tls"]
+    assert actions[-3:] == ["intercepted", "passthrough", "passthrough"]
+
+    # A worker dies, with its flows and no others, and is replaced.
+    os.kill(first_workers[0], signal.SIGKILL)
+    last = session.wait_for(lambda: closed_for_us(session), "the end of its flow")
+    gone, alive = (one, other) if last["flow"] == 1 else (other, one)
+    assert lost(gone)
+    request(alive)
+    assert (last["reason"], last["stack"]) == ("error", ["tls", "http/1"])
+    assert closed_for_us(session) is last
+    replaced = poll(lambda: two(session), "another worker in its place")
+    assert first_workers[0] not in replaced
+    later = [visitor.open() for _ in range(3)]
+    assert {each.getpeercert(True) for each in later} == {alive.getpeercert(True)}
+    session.wait_for(
+        lambda: len({e["flow"] for e in session.of_type("http.end")}) >= 7, "later requests"
+    )
+
+    # Ctrl-Z holds open connections too.
+    session.process.send_signal(signal.SIGTSTP)
+    poll(lambda: set(map(state, workers(session))) == {"T"}, "stopped workers")
+    session.process.send_signal(signal.SIGCONT)
+    poll(lambda: "T" not in map(state, workers(session)), "workers that go on")
+    request(alive)
+
+    # The events of each flow are in order, and flows open in the order of their numbers.
+    opened = [e["flow"] for e in session.of_type("flow.open")]
+    assert opened == sorted(set(opened))
+    for number in opened:
+        kinds = [e["type"] for e in events_of(session, number)]
+        assert kinds[0] == "flow.open"
+        assert "flow.close" not in kinds[:-1]
+
+    # Nothing outlives the session, however it ends.
+    place = os.readlink(f"/proc/{session.process.pid}/ns/net")
+    session.process.kill()
+    session.process.wait(SLOW_S)
+    poll(lambda: not list(ours(place)), "the end of all workers")
+    assert lost(alive)
+    poll(lambda: "mitml4" not in lab.router.run("nft", "list", "tables").stdout, "no rules")
+    for each in (one, other, *later):
+        each.close()
+
+
+def test_the_end_of_a_session_is_the_end_of_its_workers(lab, client, intercept):
+    session = intercept("--workers", "2", "--drain", "0s")
+    visitor = Client(client, ssl.create_default_context(cafile=session.ca))
+    open_ones = [visitor.open() for _ in range(2)]
+    place = os.readlink(f"/proc/{session.process.pid}/ns/net")
+    assert session.stop(signal.SIGTERM) == 0
+    assert [e["reason"] for e in session.of_type("flow.close")] == ["shutdown"] * 2
+    assert session.events[-1]["flows"] == 2
+    poll(lambda: not list(ours(place)), "the end of all workers")
+    for each in open_ones:
+        assert lost(each)
+        each.close()

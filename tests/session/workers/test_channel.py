@@ -1,0 +1,125 @@
+"""Messages with descriptors between two ends of a channel."""
+
+import os
+import socket
+
+import pytest
+import trio
+
+from mitml4.session.workers.channel import Channel, channel_pair
+
+
+@pytest.fixture
+async def ends():
+    ours, theirs = channel_pair()
+    other = Channel(theirs)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.run)
+        nursery.start_soon(other.run)
+        yield ours, other
+        nursery.cancel_scope.cancel()
+    ours.close()
+    other.close()
+
+
+async def take(channel, count):
+    found = []
+    with trio.fail_after(10):
+        while len(found) < count:
+            found += await channel.receive()
+    return found
+
+
+async def test_what_is_gathered_goes_before_what_is_sent_at_once(ends):
+    ours, other = ends
+    ours.gather(("event", 1))
+    ours.gather(("event", 2))
+    ours.send("ask", 3)
+    assert await take(other, 3) == [(("event", 1), None), (("event", 2), None), (("ask", 3), None)]
+
+
+async def test_what_is_gathered_alone_goes_too(ends):
+    ours, other = ends
+    ours.gather(("event", 1))
+    assert await take(other, 1) == [(("event", 1), None)]
+
+
+async def test_each_descriptor_comes_with_its_message(ends):
+    ours, other = ends
+    expected = []
+    for number in range(20):
+        reader, writer = os.pipe()
+        os.write(writer, str(number).encode())
+        os.close(writer)
+        ours.send("one", number, descriptor=reader)
+        ours.send("none", number)
+        expected.append(str(number).encode())
+    found = await take(other, 40)
+    assert [message for message, _ in found] == [
+        (name, number) for number in range(20) for name in ("one", "none")
+    ]
+    contents = []
+    for message, descriptor in found:
+        assert (descriptor is not None) == (message[0] == "one")
+        if descriptor is not None:
+            contents.append(os.read(descriptor, 10))
+            os.close(descriptor)
+    assert contents == expected
+
+
+async def test_what_has_no_room_waits_and_comes_in_order(ends):
+    ours, other = ends
+    reader, writer = os.pipe()
+    os.close(writer)
+    large = bytes(3 << 20)
+    ours.send("large", large)
+    ours.send("small", descriptor=reader)
+    assert ours.unsent_bytes > 1 << 20
+    (first, none), (second, descriptor) = await take(other, 2)
+    assert first == ("large", large)
+    assert none is None
+    assert second == ("small",)
+    assert os.read(descriptor, 1) == b""
+    os.close(descriptor)
+    assert ours.unsent_bytes == 0
+
+
+async def test_the_end_is_told_and_what_is_sent_then_is_dropped():
+    ours, theirs = channel_pair()
+    theirs.close()
+    reader, writer = os.pipe()
+    os.close(writer)
+    ours.send("nobody hears it", descriptor=reader)
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(reader)
+    assert await ours.receive() == []
+    ours.close()
+
+
+async def test_what_a_process_may_not_have_is_missing_and_nothing_else(ends, monkeypatch):
+    ours, other = ends
+    sock = other._socket
+
+    class Full:
+        """A socket of a process that has all descriptors that it may have."""
+
+        def recvmsg(self, size, _room, flags):
+            return sock.recvmsg(size, 0, flags)
+
+        def __getattr__(self, name):
+            return getattr(sock, name)
+
+    reader, writer = os.pipe()
+    monkeypatch.setattr(other, "_socket", Full())
+    ours.send("lost", descriptor=reader)
+    ours.send("next")
+    assert await take(other, 2) == [(("lost",), None), (("next",), None)]
+    monkeypatch.undo()
+    os.close(writer)
+
+
+def test_the_other_end_is_a_plain_socket():
+    ours, theirs = channel_pair()
+    assert isinstance(theirs, socket.socket)
+    theirs.close()
+    ours.close()

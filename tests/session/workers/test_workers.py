@@ -1,0 +1,232 @@
+"""The session's side of its workers. At the other ends is the test."""
+
+import socket
+
+import pytest
+import trio
+
+from mitml4.address import Address
+from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
+from mitml4.layers.relay import Relay
+from mitml4.layers.tls import TlsInterceptor
+from mitml4.net.tcp import TcpStream
+from mitml4.session.flows.flow import Flow
+from mitml4.session.flows.services import Services
+from mitml4.session.reporting.hub import Hub
+from mitml4.session.workers.channel import Channel
+from mitml4.session.workers.starter import Starter
+from mitml4.session.workers.workers import Workers
+from mitml4.tls.ca import CertificateAuthority
+from mitml4.tls.context import Contexts
+from mitml4.tls.forge import Forge
+from mitml4.tls.pinning import PINNED, Client, PassthroughCache, Site
+from mitml4.tls.verify import Verifier
+
+SERVER = Address("198.51.100.2", 443)
+
+
+class Scripted(Starter):
+    """Starts no process: the test has the other ends."""
+
+    def __init__(self) -> None:
+        self.started: list[Channel] = []
+        self.works = True
+
+    def start(self, sock: socket.socket) -> bool:
+        if self.works:
+            self.started.append(Channel(sock))
+        else:
+            sock.close()
+        return self.works
+
+    def close(self) -> None:
+        self.works = False
+
+
+class Connection:
+    """One that waits to be accepted."""
+
+    client = source = Address("192.0.2.1", 1000)
+    destination = SERVER
+    interface = "lan"
+    local_ends = None
+
+    def __init__(self):
+        self.refused = []
+        self.far = None
+
+    async def accept(self):
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            self.far = socket.create_connection(listener.getsockname())
+            return TcpStream(listener.accept()[0])
+
+    def refuse(self, reason):
+        self.refused.append(reason)
+
+
+class Sink:
+    name, dropped, wants = "test", 0, (object,)
+
+    def __init__(self):
+        self.events = []
+
+    def publish(self, event):
+        self.events.append(event)
+
+
+class House:
+    def __init__(self):
+        self.sink = Sink()
+        self.hub = Hub([self.sink])
+        self.starter = Scripted()
+        self.interceptor = TlsInterceptor(
+            forge=Forge(CertificateAuthority.generate()),
+            contexts=Contexts(),
+            verifier=Verifier([]),
+            passthrough_cache=PassthroughCache(trio.current_time),
+        )
+        self.failures = []
+        self.services = Services(
+            publish=self.hub.publish, connect=None, relay=Relay(), tls=self.interceptor
+        )
+        self.workers = Workers(
+            self.starter, 2, self.hub, [], self.interceptor, self.failures.append
+        )
+
+    def begin(self, nursery, number, connection=None):
+        flow = self.workers.begin(number, connection or Connection(), self.services)
+        nursery.start_soon(flow.run)
+        return flow
+
+    def of(self, kind):
+        return [event for event in self.sink.events if isinstance(event, kind)]
+
+
+@pytest.fixture
+async def house():
+    house = House()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(house.workers.run)
+        yield house
+        nursery.cancel_scope.cancel()
+    for each in house.starter.started:
+        each.close()
+
+
+async def heard(channel, name):
+    """The next message of this name, which has arrived."""
+    with trio.fail_after(10):
+        while True:
+            for message, descriptor in await channel.receive():
+                if message[0] == name:
+                    return message, descriptor
+
+
+async def told(condition):
+    """Until it is so: what was sent has to be received by a task."""
+    with trio.fail_after(10):
+        while not condition():
+            await trio.testing.wait_all_tasks_blocked(0.002)
+
+
+async def test_flows_begin_where_the_fewest_wait_and_then_where_the_fewest_are(house, nursery):
+    one, other = house.starter.started
+    for number in (1, 2):
+        house.begin(nursery, number)
+    assert [e.flow for e in house.of(FlowOpen)] == [1, 2]
+    (_, begun), _ = await heard(one, "begin")
+    assert begun.key == 1
+    (_, begun), _ = await heard(other, "begin")
+    assert begun.key == 2
+    one.send("delivered", 1)  # any news of it
+    await told(lambda: not house.workers.workers[0].starting)
+    house.begin(nursery, 3)
+    (_, begun), _ = await heard(one, "begin")
+    assert begun.key == 3
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_ends_takes_its_flows_and_is_replaced(house, nursery):
+    one, other = house.starter.started
+    connections = [Connection(), Connection()]
+    for number, connection in enumerate(connections, 1):
+        house.begin(nursery, number, connection)
+    for depth, protocol in enumerate(("socks5", "http/1")):
+        layer = FlowLayer(
+            flow=1, depth=depth, protocol=protocol, speaker="client", action="relayed"
+        )
+        one.send("event", layer)
+    house.interceptor.passthrough_cache.add(Client("192.0.2.1", ""), Site("a:1", None), PINNED)
+    await told(lambda: len(house.of(FlowLayer)) == 2)
+    one.close()
+    await told(lambda: len(house.starter.started) == 3)
+    (error,) = house.of(FlowError)
+    (close,) = house.of(FlowClose)
+    assert (error.flow, error.kind, error.depth) == (1, "internal", 1)
+    assert (close.flow, close.reason, close.stack) == (1, "error", ("socks5", "http/1"))
+    assert connections[0].refused == [None]
+    assert connections[1].refused == []
+    await heard(house.starter.started[2], "learned")
+    other.send("end", 2)
+    await told(lambda: not house.workers.workers[1].flows)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_is_given_what_it_asks_for(house, nursery):
+    one, _ = house.starter.started
+    connection = Connection()
+    house.begin(nursery, 1, connection)
+    one.send("ask", 7, "accept", 1)
+    (_, number, error, _), descriptor = await heard(one, "answer")
+    assert (number, error) == (7, None)
+    with socket.socket(fileno=descriptor) as accepted, connection.far:
+        assert accepted.getpeername() == connection.far.getsockname()
+    one.send("ask", 8, "accept", 99)
+    (_, number, error, _), descriptor = await heard(one, "answer")
+    assert isinstance(error, OSError)
+    assert (number, descriptor) == (8, None)
+    one.send("refuse", 1, ConnectionRefusedError(111, "refused"))
+    await told(lambda: connection.refused)
+    assert isinstance(connection.refused[0], ConnectionRefusedError)
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_one_has_learned_is_known_before_the_next_flow_begins(house, nursery):
+    one, other = house.starter.started
+    client, site = Client("192.0.2.1", ""), Site("a:1", None)
+    house.begin(nursery, 1)
+    one.send("pins", "add", client, site, PINNED)
+    one.send("ticket", b"ours", b"packed")
+    house.begin(nursery, 2)  # nothing has waited for the first one's messages
+    names = [message[0] for message, _ in await other.receive()]
+    assert names == ["pins", "ticket", "begin"]
+    assert house.interceptor.passthrough_cache.reason(client, site) == PINNED
+    nursery.cancel_scope.cancel()
+
+
+async def test_without_workers_the_session_carries_flows(house):
+    house.starter.works = False
+    for each in house.starter.started:
+        each.close()
+    await told(lambda: not any(each.channel for each in house.workers.workers))
+    assert isinstance(house.workers.begin(1, Connection(), house.services), Flow)
+
+
+async def test_each_flow_is_closed_once_however_the_session_ends(house, nursery):
+    for number in (1, 2):
+        house.begin(nursery, number)
+    one, other = house.starter.started
+    close = FlowClose(flow=1, stack=(), reason="shutdown", bytes_up=5, bytes_down=6, duration_s=1.0)
+
+    async def obey():
+        await heard(one, "stop")
+        one.send("event", close)
+        one.send("end", 1)
+        one.close()
+        await heard(other, "stop")
+        other.close()  # with no word of its flow
+
+    nursery.start_soon(obey)
+    await house.workers.finish()
+    nursery.cancel_scope.cancel()
+    assert [(e.flow, e.bytes_up) for e in house.of(FlowClose)] == [(1, 5), (2, 0)]
