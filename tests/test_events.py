@@ -362,7 +362,7 @@ def plain(value: Any) -> Any:
     return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
 
 
-@settings(max_examples=200, phases=[Phase.generate])
+@settings(max_examples=100, phases=[Phase.generate])
 @given(st.data())
 def test_a_line_is_what_json_makes_of_its_fields(data: st.DataObject) -> None:
     cls: Any = data.draw(st.sampled_from([*EVENTS, *EVENT_TYPES]))

@@ -263,7 +263,7 @@ STREAM = (
 ASKED = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_no_report_tells_whether_packets_took_the_fast_path(wire: Any, data: st.DataObject) -> None:
     talk = Talk(wire, isn=data.draw(st.sampled_from([100, MASK - 150])))

@@ -149,7 +149,7 @@ def test_tunnels_are_a_switch(wire: Any) -> None:
     assert names(follow(packets))[-1] == "Closed"
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(st.data())
 def test_mutated_packets_never_raise_and_every_flow_is_closed_once(
     wire: Any, data: st.DataObject

@@ -210,7 +210,7 @@ def said(steps: list[Say], direction: Direction) -> bytes:
 
 
 many = settings(
-    max_examples=60,
+    max_examples=30,
     phases=[Phase.explicit, Phase.generate],  # an example takes seconds once it fails
     deadline=None,
     suppress_health_check=[

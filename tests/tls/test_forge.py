@@ -577,7 +577,7 @@ def must_load(leaf: Leaf) -> None:
     context.use_privatekey(leaf.key)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150)
 @given(data=st.data(), base=st.sampled_from(BASES))
 def test_a_mutated_original_makes_a_leaf_or_a_certificate_error(
     data: st.DataObject, base: bytes
@@ -595,7 +595,7 @@ def test_a_mutated_original_makes_a_leaf_or_a_certificate_error(
     must_load(leaf)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100)
 @given(
     subject=st.binary(max_size=60).map(lambda content: tlv(SEQUENCE, content)),
     extensions=st.lists(

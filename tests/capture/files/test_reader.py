@@ -247,7 +247,7 @@ def test_a_packet_of_two_gibibytes_is_damage_and_not_waited_for(wire: Any) -> No
     assert "a packet of 2147483648 bytes at offset 44" in error.message
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.data())
 def test_mutated_files_raise_nothing_but_capture_errors(wire: Any, data: st.DataObject) -> None:
     from_blocks = _little_pcapng()
