@@ -25,7 +25,7 @@ class Meter:
         self._work_s = 0.0
         self.weight = 0
         """Bytes of the events since the last charge."""
-        self._charged_at_s = 0.0
+        self._charged_at_s = time.thread_time()
         """The thread's CPU time when it was last charged."""
 
     @property
