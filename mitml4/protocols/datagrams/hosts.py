@@ -34,6 +34,10 @@ PRECISIONS: Final = (-32, 32)
 (draft-ietf-ntp-data-minimization §4)."""
 MAX_ROOT_S: Final = 0xFF
 NTP: Final = 48
+CONTROL_CODES: Final = frozenset((*range(13), 31))
+MAX_CONTROL_TAIL: Final = 3 + 24
+"""Padding, and a key's number with a digest."""
+MAX_IMPLEMENTATION: Final = 3
 
 
 def read_ntp(reader: Reader) -> None:
@@ -55,11 +59,24 @@ def read_ntp(reader: Reader) -> None:
 
 
 def read_ntp_control(reader: Reader) -> None:
-    """Modes 6 and 7: a query of the state (RFC 9327 §2)."""
+    """A query of the state: mode 6 (RFC 9327 §2), or mode 7 of ntpd's ntp_request.h."""
     first = reader.uint(1)
-    if first & 0x07 not in (6, 7) or not 1 <= first >> 3 & 7 <= 4:
-        raise ProtocolError("no control message")
-    reader.take(7)
+    if not 1 <= first >> 3 & 7 <= 4:
+        raise ProtocolError("an unknown version")
+    match first & 7:
+        case 6 if not first >> 6 and reader.uint(1) & 0x1F in CONTROL_CODES:
+            reader.take(8)
+            reader.take(reader.uint(2))
+            if reader.left > MAX_CONTROL_TAIL:
+                raise ProtocolError("more than a control message")
+        case 7:
+            reader.take(1)
+            reader.uint(1, 0, MAX_IMPLEMENTATION)
+            reader.take(1)
+            items = reader.uint(2) & 0xFFF
+            reader.take(items * reader.uint(2, 0, 0xFFF))
+        case _:
+            raise ProtocolError("no control message")
 
 
 COOKIE: Final = b"\x63\x82\x53\x63"

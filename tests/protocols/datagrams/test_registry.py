@@ -136,11 +136,17 @@ def test_a_weak_rule_needs_a_port_or_an_answer() -> None:
 def test_fields_that_no_sender_fills_so_are_no_match_on_a_usual_port() -> None:
     quiet_client = b"\x23\0\0\x20" + NTP[4:]
     assert by_name("ntp").detect(exchange([(UP, quiet_client)], 123)) is Verdict.MATCH
+    for query in (b"\x16\2" + bytes(8) + b"\0\4abcd", b"\x17\0\3\x2a" + bytes(4)):
+        row, _ = detect(exchange([(UP, query)], 40000, 123))
+        assert row is not None
+        assert row.name == "ntp"
     packet = b"\x60\0\0\0\0\x08" + bytes(34)
     assert by_name("teredo").detect(exchange([(UP, packet + bytes(8))], 3544)) is Verdict.MATCH
     for port, datagram in (
         (123, NTP[:2] + b"\x40" + NTP[3:]),  # polls every 2^64 seconds
         (123, NTP[:3] + b"\x60" + NTP[4:]),
+        (123, b"\x16\2" + bytes(8) + b"\0\4abc"),  # four bytes that are three
+        (123, b"\x17\0\x40\x2a" + bytes(40)),
         (3544, packet + bytes(7)),
     ):
         assert detect(exchange([(UP, datagram)], 40000, port)) == (None, True)
