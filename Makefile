@@ -86,12 +86,12 @@ unit: .venv/ready-to-develop
 	@$(COMPILE)
 	$(PYTEST) $(CORES) --ignore tests/e2e --ignore tests/machine
 
-# Two processes for each core, because these tests wait for other programs half of the time.
+# Three processes for each core, because these tests wait for other programs half of the time.
 # With sudo, write nothing into the source tree, because its files would belong to root.
 e2e: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
-	$(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1) $(PYTEST) $$((2 * $(CORES))) \
+	$(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1) $(PYTEST) $$((3 * $(CORES))) \
 	    tests/e2e tests/machine
 
 package: .venv/ready-to-develop
