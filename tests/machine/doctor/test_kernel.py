@@ -29,27 +29,27 @@ def states(checks: dict[str, Check]) -> list[str]:
 
 def test_this_kernel_has_them(on_host) -> None:
     checks = on_host(features)
-    assert list(checks) == ["nf_tables", "owner tables", HELD, "TPROXY", "redirect"]
-    assert states(checks) == ["ok"] * 5
+    assert list(checks) == ["nf_tables", "owner tables", HELD, "TPROXY", "redirect", "cgroups"]
+    assert states(checks) == ["ok"] * 6
     assert "connections came through" in checks[HELD].found
 
 
 def test_nothing_is_tried_without_tools() -> None:
     checks = features(Outcome("untried"), "nft: not installed")
-    assert states(checks) == ["skip"] * 5
+    assert states(checks) == ["skip"] * 6
     assert {check.found for check in checks.values()} == {"nft: not installed"}
 
 
 def test_rules_that_load_and_do_not_work_are_a_failure(on_host) -> None:
     checks = on_host(lambda: features(Outcome("fails", "it did not arrive")))
-    assert states(checks) == ["ok", "ok", "fail", "ok", "ok"]
+    assert states(checks) == ["ok", "ok", "fail", "ok", "ok", "ok"]
     assert checks[HELD].found == "it did not arrive"
     assert "nf_conntrack_netlink" in checks[HELD].remedy[0]
 
 
 def test_a_session_that_could_not_be_tried_proves_nothing(on_host) -> None:
     checks = on_host(lambda: features(Outcome("untried", "no veth")))
-    assert states(checks) == ["ok"] * 5
+    assert states(checks) == ["ok"] * 6
     assert "came through" not in checks[HELD].found
 
 
