@@ -5,11 +5,13 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Final
 
+from mitml4.enums import plain_members
 from mitml4.errors import ProtocolError
 
 __all__ = ["Alert", "TlsError", "alert_name", "is_alert"]
 
 
+@plain_members
 class Alert(IntEnum):
     """Every alert that was ever defined: RFC 8446 §6, RFC 6066 §9, RFC 7507, RFC 9849, and older
     versions of TLS; https://www.iana.org/assignments/tls-parameters lists them."""

@@ -36,6 +36,7 @@ class RecordType(IntEnum):
     HEARTBEAT = 24
 
 
+@plain_members
 class HandshakeType(IntEnum):
     """RFC 8446 §4 and RFC 5246 §7.4; only those that are read or written."""
 

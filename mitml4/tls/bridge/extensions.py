@@ -11,6 +11,7 @@ from enum import Enum, auto
 from typing import Final
 
 from mitml4.dataclass import dataclass
+from mitml4.enums import plain_members
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.names import is_grease
@@ -92,6 +93,7 @@ class RawExtensions:
         return vector(2, b"".join(heads_and_bodies))
 
 
+@plain_members
 class Place(Enum):
     """The messages that have extensions."""
 
