@@ -35,8 +35,6 @@ _OUTPUTS: Final = {
     "keylog": "--keylog keys.txt",
 }
 _SHOWN: Final = ("headers", "payload", "payload_limit", "payload_total", "show_secrets")
-_BY_ONE_PROCESS: Final = ("script", "probe_clients")
-"""Options for which one process has to carry all flows."""
 _MAX_USER: Final = 2**32 - 1
 _MAX_EDIT_LIMIT: Final = 1 << 30
 _WITHOUT_STDOUT: Final = ("output", "write", "har", "pcap_plain")
@@ -199,9 +197,8 @@ def _check_allow(given: dict[str, Any]) -> None:
 def _workers(console: Console, given: Mapping[str, Any]) -> int:
     """How many processes carry flows."""
     asked: int = given["workers"]
-    option = next((each for each in _BY_ONE_PROCESS if given[each]), None)
-    if asked > 1 and option:
-        console.say(f"note: --{option.replace('_', '-')} is done by one process: --workers 1")
+    if asked > 1 and given["probe_clients"]:
+        console.say("note: --probe-clients is done by one process: --workers 1")
         return 1
     return asked
 

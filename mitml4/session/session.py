@@ -25,6 +25,7 @@ from mitml4.edit.memory import EditMemory
 from mitml4.errors import MitmError, UsageError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import QuicRefused, SessionStart
+from mitml4.hooks.editor import HookEditor
 from mitml4.layers.ca_page import Pages
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
@@ -114,6 +115,7 @@ class Session:
         self.rules = RuleFiles.open(config.rules, config.edit_limit)
         self._edit_memory = EditMemory(_BODIES_AT_ONCE * config.edit_limit)
         self._scripts = self._open_scripts() if config.scripts else None
+        self.scripts: Sequence[HookEditor] = self._scripts.scripts if self._scripts else ()
         self.outputs = open_outputs(
             config, ask=self.handle, keylog_failed=self._fail_output, taps=taps
         )
@@ -280,6 +282,9 @@ class Session:
         keep = [self.outputs.keylog.descriptor] if self.outputs.keylog else []
         workers = Workers.of(self, sources, interceptor, self._fail_output, keep)
         self.flows.begin = workers.begin
+        for number, script in enumerate(self._scripts.scripts if self._scripts else ()):
+            key = "script", number
+            script.on_loaded = partial(workers.remember, key, *key)
         return workers
 
     def become_worker(self, complain: Complain) -> Relay:
@@ -416,9 +421,9 @@ class Session:
     @property
     def _editing(self) -> EditingServices | None:
         """Rules come before scripts. What `--allow` refuses in HTTP/2 is answered without both."""
-        if not (self.config.rules or self._scripts or self.config.policy.allow):
+        if not (self.config.rules or self.scripts or self.config.policy.allow):
             return None
-        scripts = self._scripts.scripts if self._scripts else ()
+        scripts = self.scripts
 
         def editor() -> Editor:
             rules = (self.rules.editor,) if self.config.rules else ()

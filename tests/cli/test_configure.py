@@ -112,12 +112,10 @@ def test_the_other_options_are_carried_over(tmp_path) -> None:
     )
 
 
-def test_what_one_process_has_to_do_is_not_done_by_several(capsys, tmp_path) -> None:
-    script = tmp_path / "edit.py"
-    script.touch()
+def test_what_one_process_has_to_do_is_not_done_by_several(capsys) -> None:
     assert on_lo("--workers", "3").workers == 3
-    assert on_lo("--workers", "3", "--script", str(script)).workers == 1
-    assert capsys.readouterr().err == "note: --script is done by one process: --workers 1\n"
+    assert on_lo("--workers", "3", "--probe-clients").workers == 1
+    assert capsys.readouterr().err == "note: --probe-clients is done by one process: --workers 1\n"
     assert on_lo("--workers", "1", "--probe-clients").workers == 1
     assert capsys.readouterr().err == ""
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -72,13 +73,19 @@ class Client:
         return connection
 
 
-def request(connection: ssl.SSLSocket) -> None:
+def request(connection: ssl.SSLSocket) -> str:
+    """The answer."""
     connection.sendall(f"GET / HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
     heard = b""
     while not heard.endswith(b"hello from nginx\n"):
         piece = connection.recv(4096)
         assert piece
         heard += piece
+    return heard.decode()
+
+
+def says(connection: ssl.SSLSocket, text: str) -> bool:
+    return text in request(connection)
 
 
 def lost(connection: ssl.SSLSocket) -> bool:
@@ -178,15 +185,41 @@ def test_two_workers_are_one_session(lab, client, session):
         each.close()
 
 
-def test_the_end_of_a_session_is_the_end_of_its_workers(lab, client, intercept):
-    session = intercept("--workers", "2", "--drain", "0s")
+SCRIPT = """
+flows = set()
+
+def response(flow, request, response):
+    flows.add(flow.number)
+    response.headers["X-Flows"] = ",".join(map(str, sorted(flows)))
+"""
+RULE = '[[rule]]\nset-response-headers = {{ "X-Rule" = "{}" }}\n'
+
+
+def test_rules_and_scripts_are_those_of_all_workers_which_end_with_the_session(
+    client, intercept, tmp_path
+):
+    script, rules = tmp_path / "count.py", tmp_path / "rules.toml"
+    script.write_text(SCRIPT)
+    rules.write_text(RULE.format("first"))
+    session = intercept(
+        *("--workers", "2", "--drain", "0s", "--script", str(script), "--rules", str(rules))
+    )
     visitor = Client(client, ssl.create_default_context(cafile=session.ca))
-    open_ones = [visitor.open() for _ in range(2)]
+    one, other = visitor.open(), visitor.open()
+    for each in (one, other):
+        answer = request(each)
+        assert "X-Flows: 1,2\r\n" in answer
+        assert "X-Rule: first\r\n" in answer
+    rules.write_text(RULE.format("second"))
+    script.write_text(SCRIPT.replace("X-Flows", "X-Seen"))
+    for each in (one, other):
+        poll(partial(says, each, "X-Rule: second\r\n"), "the rule of now")
+        poll(partial(says, each, "X-Seen: "), "the script of now")
     place = os.readlink(f"/proc/{session.process.pid}/ns/net")
     assert session.stop(signal.SIGTERM) == 0
     assert [e["reason"] for e in session.of_type("flow.close")] == ["shutdown"] * 2
     assert session.events[-1]["flows"] == 2
     poll(lambda: not list(ours(place)), "the end of all workers")
-    for each in open_ones:
+    for each in (one, other):
         assert lost(each)
         each.close()

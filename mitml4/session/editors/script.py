@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -80,6 +80,8 @@ class Script(HookEditor):
         self._timeout_s = timeout_s
         self._publish = publish
         self._say: Callable[[str], None] = lambda _text: None
+        self.on_loaded: Callable[[Mapping[str, Any]], None] = lambda _head: None
+        """Is told what the script says of itself, each time that another process has loaded it."""
         self._open_prints = 0
         self._runner: Runner | None = None
         self._change = trio.Event()
@@ -263,6 +265,7 @@ class Script(HookEditor):
             return self._not_loaded(error.message)
         before, self._runner = self._runner, runner
         runner.info = self.info = info
+        self.on_loaded(frame.head)
         self._is_broken = False
         self.told.clear()
         if before:

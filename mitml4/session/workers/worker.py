@@ -19,6 +19,7 @@ import trio
 from mitml4.address import Address
 from mitml4.dataclass import dataclass, replace
 from mitml4.events import VITAL, FlowOpen, LayerEvent
+from mitml4.hooks.editor import HookEditor, Info
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import abort
@@ -37,6 +38,7 @@ from mitml4.session.reporting.hub import Hub
 from mitml4.session.saying import Complain
 from mitml4.session.sources.source import FlowSource
 from mitml4.session.workers.channel import Channel, Message
+from mitml4.session.workers.scripts import AskedScript
 from mitml4.session.workers.sharing import AskedForge, Learned, SharedTickets
 from mitml4.sinks.jsonl import Line, line_of
 from mitml4.sinks.updates import OutputFailed, Published
@@ -57,6 +59,7 @@ class House(Protocol):
     policy: LivePolicy
     rules: RuleFiles
     config: SessionConfig
+    scripts: Sequence[HookEditor]
 
     def services_of(
         self, source: FlowSource, number: int, relay: Relay, interceptor: TlsInterceptor
@@ -122,6 +125,11 @@ class Worker:
         self._learned.tell_changes(self.tell)
         if not all(each.dials_anywhere for each in self._sources):
             trio.socket.set_custom_hostname_resolver(_Resolver(self._ask))
+        self._kept_scripts = self._house.scripts
+        self._house.scripts = [
+            AskedScript(script, number, self._ask, channel.send)
+            for number, script in enumerate(self._house.scripts)
+        ]
         relay = self._house.become_worker(
             lambda error: channel.send("failed", error.message, error.hint)
         )
@@ -174,6 +182,8 @@ class Worker:
                 self._learned.state = state
             case ("toggle", option, host):
                 self._house.policy.toggle(option, host)
+            case ("script", number, head):
+                self._house.scripts[number].info = Info.of(head)
             case ("rules", index, content):
                 self._house.rules.use(index, content)
             case _:

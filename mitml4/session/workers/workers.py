@@ -5,8 +5,8 @@ publishes their events. A worker carries flows: it has their sockets, layers and
 at the worker that has the fewest that have not begun to do anything, then the fewest that are open.
 
     session → worker   begin, answer, reset, measure, deliver, stop; what others have learned
-    worker → session   pid; ask (accept, connect, dial, leaf, lookup), cancel, refuse; event, end;
-                       what it has learned
+    worker → session   pid; ask (accept, connect, dial, leaf, lookup, hook), cancel, refuse; event,
+                       end; what it has learned
 
 One stream in each direction keeps the order of a flow's events, and what a flow has shown before
 its client could connect again is known to all workers before that connection begins.
@@ -26,6 +26,7 @@ import trio
 
 from mitml4.errors import MitmError
 from mitml4.events import FlowClose, FlowLayer
+from mitml4.hooks.editor import HookEditor, HookError
 from mitml4.layers.report import Report
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
@@ -40,6 +41,7 @@ from mitml4.session.reporting.hub import Hub
 from mitml4.session.sources.proxy import ProxyClient
 from mitml4.session.sources.source import FlowSource
 from mitml4.session.workers.channel import Channel, Message, channel_pair
+from mitml4.session.workers.scripts import asked
 from mitml4.session.workers.sharing import Learned, pack_leaf
 from mitml4.session.workers.starter import Starter
 from mitml4.session.workers.worker import Begun, House, Worker
@@ -67,6 +69,7 @@ class Workers:
         sources: Sequence[FlowSource],
         interceptor: TlsInterceptor,
         fail_output: Callable[[MitmError], None],
+        scripts: Sequence[HookEditor] = (),
     ) -> None:
         """Starts them. `fail_output` is told of an output that a worker cannot write."""
         self._starter = starter
@@ -74,6 +77,7 @@ class Workers:
         self._sources = sources
         self._interceptor = interceptor
         self._fail_output = fail_output
+        self._scripts = scripts
         self._learned = Learned(interceptor)
         self._learned.tell_changes(lambda change: self.tell(*change))
         self._tickets: deque[Message] = deque(maxlen=MAX_TICKETS)
@@ -101,7 +105,15 @@ class Workers:
         worker = Worker(house, sources, interceptor)
         work = partial(worker.run, clock=trio.lowlevel.current_clock())
         starter = Starter(work, (*house.rules.folders, *keep))
-        workers = cls(starter, house.config.workers, house.hub, sources, interceptor, fail_output)
+        workers = cls(
+            starter,
+            house.config.workers,
+            house.hub,
+            sources,
+            interceptor,
+            fail_output,
+            house.scripts,
+        )
         house.rules.on_change = lambda index, content: workers.remember(
             ("rules", index), "rules", index, content
         )
@@ -254,6 +266,8 @@ class Workers:
                 if message not in self._failed:
                     self._failed.add(message)
                     self._fail_output(MitmError(message, hint=hint))
+            case ("failed hook", script, hook, what, reason):
+                self._scripts[script].say_once(hook, HookError(what, reason))
             case ("pid", pid):
                 worker.pid = pid
             case ("lost",):
@@ -280,6 +294,8 @@ class Workers:
                         stream = await self._sources[source].dial(address)
                     case "leaf", (original, wanted):
                         value = pack_leaf(await self._interceptor.forge.leaf(original, **wanted))
+                    case "hook", (script, head, body):
+                        value = await asked(self._scripts[script], head, body)
                     case "lookup", (given, options):
                         value = await trio.socket.getaddrinfo(*given, **options)
                     case _:
