@@ -257,8 +257,11 @@ class PassthroughCache:
     def accept(self, client: Client, site: Site) -> None:
         """The client has accepted our certificate."""
         now, record = self.clock(), self.record(client, site)
-        is_news = record.left_at != _NEVER or record.reason == PINNED
-        is_news |= self._accepted_at.get(site, _NEVER) < now - _ACCEPTED_AGAIN_S
+        is_news = self.on_change is not None and (
+            record.left_at != _NEVER
+            or record.reason == PINNED
+            or self._accepted_at.get(site, _NEVER) < now - _ACCEPTED_AGAIN_S
+        )
         self._accepted_at[site] = now
         record.left_at = _NEVER
         self._remove(client, site, PINNED)
