@@ -84,9 +84,9 @@ COMPILE := $(BIN)/python -m compileall -q mitml4
 unit: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS)
 	@$(COMPILE)
-	$(PYTEST) $(CORES) --ignore tests/e2e --ignore tests/machine
+	$(PYTEST) $$((2 * $(CORES))) --ignore tests/e2e --ignore tests/machine
 
-# Three processes for each core, because these tests wait for other programs half of the time.
+# More processes than cores, because these tests wait for other programs half of the time.
 # With sudo, write nothing into the source tree, because its files would belong to root.
 e2e: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)

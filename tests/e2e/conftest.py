@@ -162,6 +162,14 @@ class Machine:
         )
 
 
+# A process group that is not orphaned, as a shell would have it: others are not stopped.
+IN_A_GROUP = (
+    sys.executable,
+    "-c",
+    "import os, sys; os.setpgid(0, 0); os.execvp(sys.argv[1], sys.argv[1:])",
+)
+
+
 # --- mitml4 ------------------------------------------------------------------------------------
 
 

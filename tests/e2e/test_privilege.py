@@ -54,10 +54,10 @@ def statuses(pid: int) -> list[dict[str, str]]:
 def processes_with(path: Path) -> set[int]:
     """Those that have this file open."""
     found = set()
-    for each in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if os.readlink(each) == str(path):
-                found.add(int(each.parts[2]))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended, or has closed the file
+            if str(path) in map(os.readlink, (process / "fd").iterdir()):
+                found.add(int(process.name))
     return found
 
 

