@@ -73,7 +73,7 @@ def install(wheel: Path, python: str | Path, home: Path) -> Path:
     run(python, "-m", "venv", "--without-pip", home)
     pip = (sys.executable, "-m", "pip", "--python", home / "bin/python", "--quiet", "install")
     options = ("--disable-pip-version-check", "--no-compile")
-    run(*pip, *options, "--require-hashes", "--requirement", LOCK)
+    run(*pip, *options, "--no-deps", "--require-hashes", "--requirement", LOCK)
     run(*pip, *options, "--no-deps", wheel)
     assert run(home / "bin/mitml4", "--version").endswith(f"{version_of(wheel)}\n")
     (packages,) = home.glob("lib/python3*/site-packages")
@@ -113,6 +113,7 @@ def write_components(home: Path, file: Path) -> None:
         *(sys.executable, "-m", "cyclonedx_py", "environment", home / "bin/python"),
         *(
             "--output-reproducible",
+            "--no-validate",
             "--gather-license-texts",
             "--pyproject",
             ROOT / "pyproject.toml",
@@ -145,7 +146,7 @@ def write_debian_package(root: Path, packages: Path, version: str, out: Path) ->
     for path in [root, *root.rglob("*")]:
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-    run("dpkg-deb", "--root-owner-group", "-Zxz", "-z1", "--build", root, package)
+    run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build", root, package)
 
 
 def python_version() -> str:

@@ -24,7 +24,7 @@ cp "$2" "$1/root/mitml4.deb"
 exec chroot "$1/root" /bin/sh -ec "$3" 2>&1
 """
 STEPS = {
-    "installed": "dpkg -i /mitml4.deb",
+    "installed": "dpkg --no-triggers -i /mitml4.deb",
     "version": "mitml4 --version",
     "schema": "mitml4 schema | grep -o flow.close | head -n 1",
     "run": "mitml4 run -q -- sh -c 'echo inside'",
@@ -33,7 +33,8 @@ STEPS = {
     " _completion_loader mitml4; complete -p mitml4'",
     "zsh": "zsh -f -c 'autoload -U compinit; compinit -u -D; echo $_comps[mitml4]'",
     "fish": "HOME=/tmp fish -c 'complete -C \"mitml4 inter\"'",
-    "removed": "dpkg -r mitml4 >/dev/null; ls -d /usr/lib/mitml4 /usr/bin/mitml4 || true",
+    "removed": "dpkg --no-triggers -r mitml4 >/dev/null;"
+    " ls -d /usr/lib/mitml4 /usr/bin/mitml4 || true",
 }
 
 

@@ -355,7 +355,8 @@ def test_a_script_is_its_callers_and_has_nothing_of_the_session(
     script = "\n".join(f"curl -sS http://www.example/{path}; echo" for path in ("a", "exit", "b"))
     ended = host.run(
         *("sh", "-c", script),
-        options=("--script", write(host, WHO)),
+        # Starting it again may take long on a busy machine.
+        options=("--script", write(host, WHO), "--script-timeout", "60s"),
         root=who != "a user",
         env={"SUDO_USER": "nobody"} if who == "root by sudo" else None,
     )
