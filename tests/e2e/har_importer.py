@@ -16,6 +16,9 @@ from urllib.request import Request, urlopen
 from websockets.sync.client import ClientConnection, connect
 
 _S = 60
+_PAGE = "/devtools/devtools_app.html"
+# A new page is about:blank first, and that one is complete.
+_LOADED = f'document.readyState == "complete" && location.pathname == "{_PAGE}"'
 _READ = """(async () => {
   const har = await import("./models/har/har.js");
   const log = new har.HARFormat.HARRoot(%s).log;
@@ -48,7 +51,7 @@ class Importer:
         return self._evaluate(_READ % path.read_text())
 
     def wait_loaded(self) -> None:
-        while self._evaluate("document.readyState") != "complete":
+        while not self._evaluate(_LOADED):
             pass
 
     def _evaluate(self, expression: str) -> Any:
@@ -76,7 +79,7 @@ def importing(profile: Path) -> Iterator[Importer]:
         try:
             told = next(line for line in browser.stderr if "DevTools listening on" in line)
             origin = f"http://{told.split('//')[1].split('/')[0]}"
-            page = f"{origin}/json/new?{origin}/devtools/devtools_app.html"
+            page = f"{origin}/json/new?{origin}{_PAGE}"
             with urlopen(Request(page, method="PUT"), timeout=_S) as opened:
                 url = json.load(opened)["webSocketDebuggerUrl"]
             with connect(url, proxy=None, max_size=None) as connection:
