@@ -8,6 +8,7 @@ and nobody is asked for them; of a query for an allowed one, only the question g
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import struct
@@ -22,13 +23,22 @@ from cachetools import FIFOCache
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.net.namespace.dns_message import Code, addresses_in, answer_without, question_of
+from mitml4.net.namespace.dns_message import (
+    Code,
+    addresses_in,
+    answer_without,
+    for_datagram,
+    is_truncated,
+    question_of,
+    without_options,
+)
 
 __all__ = ["DnsRelay", "Names", "Refusals", "names_by_file", "resolvers_of"]
 
 _PORT: Final = 53
 _RESOLVE_S: Final = 4.0
 """The time-out of one resolver; clients wait 5 s and ask again (resolv.conf(5))."""
+_CONNECT_S: Final = 1.0
 _IDLE_S: Final = 30.0
 _MAX_QUERIES: Final = 512
 _MAX_STREAMS: Final = 64
@@ -252,10 +262,23 @@ async def _ask_by_datagram(resolver: str, port: int, query: bytes) -> bytes:
 
 
 async def _ask_by_stream(resolver: str, port: int, query: bytes) -> bytes:
-    """Raises OSError, trio.BrokenResourceError, EOFError."""
-    async with await trio.open_tcp_stream(resolver, port) as stream:
-        await stream.send_all(struct.pack("!H", len(query)) + query)
-        return await _receive_message(stream)
+    """Also asks resolvers that take no TCP. Raises OSError, or waits forever."""
+    try:
+        with trio.fail_after(_CONNECT_S):
+            stream = await trio.open_tcp_stream(resolver, port)
+        async with stream:
+            await stream.send_all(struct.pack("!H", len(query)) + query)
+            return await _receive_message(stream)
+    except (OSError, trio.BrokenResourceError, trio.TooSlowError, EOFError):
+        return await _ask_by_large_datagram(resolver, port, query)
+
+
+async def _ask_by_large_datagram(resolver: str, port: int, query: bytes) -> bytes:
+    """Raises OSError, or waits forever."""
+    answer = await _ask_by_datagram(resolver, port, for_datagram(query))
+    if is_truncated(answer):
+        raise OSError(errno.EMSGSIZE, "it takes no TCP, and its answer does not fit in a datagram")
+    return without_options(answer, query)
 
 
 async def _receive_message(stream: trio.SocketStream) -> bytes:

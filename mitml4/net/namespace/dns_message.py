@@ -15,7 +15,16 @@ from typing import Final
 from mitml4.dataclass import dataclass
 from mitml4.regex import regex
 
-__all__ = ["Code", "Question", "addresses_in", "answer_without", "question_of"]
+__all__ = [
+    "Code",
+    "Question",
+    "addresses_in",
+    "answer_without",
+    "for_datagram",
+    "is_truncated",
+    "question_of",
+    "without_options",
+]
 
 _HEADER: Final = struct.Struct("!6H")
 _RECORD: Final = struct.Struct("!HHIH")
@@ -26,6 +35,11 @@ _KEPT_FLAGS: Final = 0x7900  # opcode, RD
 _RECURSION_DESIRED: Final = 0x0100
 _RECURSION_AVAILABLE: Final = 0x0080
 _OPCODE: Final = 0x7800
+_TRUNCATED: Final = 0x0200
+_OPT: Final = 41  # RFC 6891 §6.1.1
+_OPT_HEAD: Final = 3
+"""Bytes of an OPT before its size: the name of the root, and the type."""
+_MAX_DATAGRAM: Final = 4096
 _LABEL: Final = regex(rb"[0-9A-Za-z_-]{1,63}")
 _IN: Final = 1
 _BINDINGS: Final = (64, 65)  # SVCB and HTTPS (RFC 9460)
@@ -122,6 +136,58 @@ def answer_without(query: bytes, code: Code) -> bytes | None:
         return None
     told |= code
     return _HEADER.pack(number, told, 1, 0, 0, 0) + query[_HEADER.size : end]
+
+
+def for_datagram(query: bytes) -> bytes:
+    """A query whose answer may have 4,096 bytes in a datagram (RFC 6891 §6.2.3: the class of OPT is
+    the size). One that cannot be read stays as it is."""
+    size = struct.pack("!H", _MAX_DATAGRAM)
+    try:
+        if opt := _options(query):
+            at, _ = opt
+            return query[: at + _OPT_HEAD] + size + query[at + _OPT_HEAD + 2 :]
+        number, flags, *counts, others = _HEADER.unpack_from(query)
+        if counts != [1, 0, 0] or others:
+            return query
+    except (struct.error, IndexError):
+        return query
+    header = _HEADER.pack(number, flags, *counts, 1)
+    end = _skip_name(query, _HEADER.size) + 4
+    return header + query[_HEADER.size : end] + struct.pack("!xH", _OPT) + size + bytes(6)
+
+
+def without_options(answer: bytes, query: bytes) -> bytes:
+    """An answer to a query that became one for a datagram: without an OPT where the query has none
+    (RFC 6891 §7)."""
+    try:
+        opt = _options(answer)
+        if not opt or opt[1] != len(answer) or _options(query):
+            return answer
+    except (struct.error, IndexError):
+        return answer
+    *before, others = _HEADER.unpack_from(answer)
+    return _HEADER.pack(*before, others - 1) + answer[_HEADER.size : opt[0]]
+
+
+def is_truncated(answer: bytes) -> bool:
+    """Whether more of it can be had by TCP."""
+    return len(answer) >= _HEADER.size and bool(answer[2] & _TRUNCATED >> 8)
+
+
+def _options(message: bytes) -> tuple[int, int] | None:
+    """Where an OPT begins and ends. Raises struct.error, IndexError."""
+    _, _, questions, *counts = _HEADER.unpack_from(message)
+    at = _HEADER.size
+    for _ in range(min(questions, _MAX_RECORDS)):
+        at = _skip_name(message, at) + 4
+    for _ in range(min(sum(counts), _MAX_RECORDS)):
+        begin = at
+        at = _skip_name(message, at)
+        kind, _, _, length = _RECORD.unpack_from(message, at)
+        at += _RECORD.size + length
+        if kind == _OPT:
+            return begin, at
+    return None
 
 
 def _name(message: bytes, at: int) -> tuple[str, int]:

@@ -239,6 +239,52 @@ async def test_queries_over_tcp_go_over_tcp_any_number_of_them(lab) -> None:
     assert lab.names.of("198.51.100.2") == ("www.example",)
 
 
+OPT = b"\0\0\x29%b\0\0\0\0\0\0"
+NO_TCP = ["closed", "silent", "ends"]
+
+
+@pytest.mark.parametrize("tcp", NO_TCP)
+async def test_a_resolver_that_takes_no_tcp_is_asked_by_udp_for_the_whole_answer(
+    lab, monkeypatch, tcp: str
+) -> None:
+    port = lab.datagrams.getsockname()[1]
+    if tcp == "ends":
+        (listener,) = await trio.open_tcp_listeners(port, host=RESOLVER)
+        lab.nursery.start_soon(trio.serve_listeners, trio.SocketStream.aclose, [listener])
+    if tcp == "silent":
+        open_tcp_stream = trio.open_tcp_stream
+
+        async def silent(host: str, to: int) -> trio.SocketStream:
+            if to == port:
+                await trio.sleep_forever()
+            return await open_tcp_stream(host, to)
+
+        monkeypatch.setattr(trio, "open_tcp_stream", silent)
+        monkeypatch.setattr("mitml4.net.namespace.dns._CONNECT_S", 0.01)
+    large = ANSWER[:7] + b"\x78" + ANSWER[8:] + ANSWER[-16:] * 119
+    with_opt = large[:11] + b"\x01" + large[12:] + OPT % b"\x04\xd0"
+    async with await trio.open_tcp_stream(*lab.inside[1].getsockname()) as stream:
+        await stream.send_all(struct.pack("!H", len(QUERY)) + QUERY)
+        with trio.fail_after(5):
+            asked, relay = await lab.datagrams.recvfrom(4096)
+            assert asked == QUERY[:11] + b"\x01" + QUERY[12:] + OPT % b"\x10\0"
+            await lab.datagrams.sendto(with_opt, relay)
+            received = b""
+            while len(received) < 2 + len(large):
+                received += await stream.receive_some(4096)
+    assert received == struct.pack("!H", len(large)) + large
+    assert lab.names.of("198.51.100.2") == ("www.example",)
+
+
+async def test_a_part_of_an_answer_is_not_taken_for_all(lab) -> None:
+    lab.nursery.start_soon(lab.answer_with, ANSWER[:2] + b"\x83" + ANSWER[3:])
+    async with await trio.open_tcp_stream(*lab.inside[1].getsockname()) as stream:
+        await stream.send_all(struct.pack("!H", len(QUERY)) + QUERY)
+        with trio.fail_after(5):
+            assert (await stream.receive_some(4096))[5] & 15 == SERVFAIL
+    assert "does not fit" in lab.notes[0]
+
+
 async def test_connections_that_ask_nothing_do_not_use_up_the_descriptors(lab, monkeypatch) -> None:
     monkeypatch.setattr("mitml4.net.namespace.dns._MAX_STREAMS", 2)
     streams = [await trio.open_tcp_stream(*lab.inside[1].getsockname()) for _ in range(3)]

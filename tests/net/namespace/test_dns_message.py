@@ -14,7 +14,10 @@ from mitml4.net.namespace.dns_message import (
     Question,
     addresses_in,
     answer_without,
+    for_datagram,
+    is_truncated,
     question_of,
+    without_options,
 )
 
 A, CNAME, AAAA = 1, 5, 28
@@ -131,3 +134,42 @@ def test_a_query_that_a_resolver_might_read_otherwise_has_none() -> None:
         b"",
     ):
         assert question_of(changed) is None, changed
+
+
+def with_options(message: bytes, size: int, options: bytes = b"") -> bytes:
+    opt = b"\0" + struct.pack("!HHIH", 41, size, 0, len(options)) + options
+    return message[:11] + b"\x01" + message[12:] + opt
+
+
+COOKIE = b"\0\x0a\0\x08abcdefgh"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (query(), with_options(query(), 4096)),
+        (with_options(query(), 1232), with_options(query(), 4096)),
+        (with_options(query(), 512, COOKIE), with_options(query(), 4096, COOKIE)),
+        (answer(record(POINTER, A, PACKED_V4)), answer(record(POINTER, A, PACKED_V4))),
+        (b"\0\0", b"\0\0"),
+    ],
+)
+def test_a_query_asks_for_an_answer_in_one_datagram(asked: bytes, expected: bytes) -> None:
+    assert for_datagram(asked) == expected
+    assert for_datagram(expected) == expected
+
+
+def test_an_answer_has_options_if_its_query_has() -> None:
+    plain = answer(record(POINTER, A, PACKED_V4))
+    answered = with_options(plain, 1232, COOKIE)
+    assert without_options(answered, query()) == plain
+    assert without_options(answered, with_options(query(), 1232)) == answered
+    assert without_options(plain, query()) == plain
+
+
+@given(st.binary(max_size=80), st.binary(max_size=80))
+def test_what_cannot_be_read_stays(message: bytes, asked: bytes) -> None:
+    for each in (message, answer(message)[:-1]):
+        assert len(for_datagram(each)) in (len(each), len(each) + 11)
+        assert len(without_options(each, asked)) <= len(each)
+    assert not is_truncated(message[:11])
