@@ -336,6 +336,103 @@ def test_a_server_that_has_no_address_is_told_as_any_other(flow_lab: FlowLab) ->
     assert out.met["client"] == "all"
 
 
+BROKEN_ANSWERS = {
+    "a reset": (b"", True),
+    "an end": (b"", False),
+    "a reset within its head": (b"HTTP/1.1 200 OK\r\nX", True),
+    "an end within its head": (b"HTTP/1.1 200 OK\r\nX", False),
+    "a reset after a word": (b"HTTP/1.1 103 Early Hints\r\n\r\n", True),
+    "no HTTP": (b"nonsense\r\n\r\n", False),
+    "a head without an end": (b"HTTP/1.1 200 OK\r\nX: " + b"x" * 3 * EDIT_LIMIT, False),
+    "no chunk, in a body that is held": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
+        False,
+    ),
+    "a reset in a body that is held": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", True),
+}
+
+
+@pytest.mark.parametrize("sent", [GET, b"POST /a HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc"])
+@pytest.mark.parametrize("name", BROKEN_ANSWERS)
+def test_what_another_server_does_not_answer_is_told_and_the_connection_goes_on(
+    flow_lab: FlowLab, name: str, sent: bytes
+) -> None:
+    answered, resets = BROKEN_ANSWERS[name]
+    editor = rules(f'{REPLACE}\nmatch = "path:/a"\nto = "http://192.0.2.9:8000"')
+
+    async def elsewhere(end: End) -> None:
+        await end.receive_some()
+        await end.send(answered)
+        assert isinstance(end.stream, MemoryStream)
+        end.stream.abort() if resets else await end.send_eof()
+
+    async def client(end: End) -> None:
+        await end.send(sent)
+        if b"103" in answered:
+            await end.expect(answered)
+        head = await end.receive_some()
+        assert head.startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+        assert b"Connection: close" not in head
+        await end.send(GET.replace(b"/a", b"/own"))
+        await end.expect(OK.replace(b"ok", b"no"))
+        await end.send_eof()
+        await end.expect_eof()
+
+    server = says(
+        ("expect", GET.replace(b"/a", b"/own")), ("send", OK.replace(b"ok", b"no")), ("eof", b"")
+    )
+    out = flow_lab.run(client, server, editor=editor, elsewhere=elsewhere)
+    out.check()
+    assert (out.met["client"], out.met["server"]) == ("all", "all")
+
+
+def test_a_reset_that_sending_meets_is_no_end_of_a_response(flow_lab: FlowLab) -> None:
+    head, begin = b"HTTP/1.1 200 OK\r\n\r\n", b"its begin"
+    asked = b"POST /a HTTP/1.1\r\nContent-Length: 6\r\n\r\nabc"
+    is_reset = trio.Event()
+
+    async def server(end: End) -> None:
+        await end.expect(asked)
+        await end.send(head + begin)
+        await wait_all_tasks_blocked()
+        assert isinstance(end.stream, MemoryStream)
+        end.stream.abort()
+        is_reset.set()
+
+    async def client(end: End) -> None:
+        await end.send(asked)
+        await end.expect(head)
+        await is_reset.wait()
+        await end.send(b"def")
+        await end.expect(begin)
+        await end.expect_eof()
+
+    out = flow_lab.run(client, server, editor=rules('[[rule]]\nrate = "1B/s"'))
+    out.check()
+    assert out.met["client"] == "reset"
+
+
+@pytest.mark.parametrize("ends", ["a reset", "no address"])
+def test_a_client_that_waits_before_its_body_is_told_too(flow_lab: FlowLab, ends: str) -> None:
+    host = "a..b" if ends == "no address" else "192.0.2.9"
+    editor = rules(f'[[rule]]\nto = "http://{host}:8000"')
+
+    async def elsewhere(end: End) -> None:
+        await end.receive_some()
+        assert isinstance(end.stream, MemoryStream)
+        end.stream.abort()
+
+    async def client(end: End) -> None:
+        await end.send(b"POST /a HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n")
+        assert (await end.receive_some()).startswith(b"HTTP/1.1 502 Bad Gateway\r\n")
+        while await end.receive_some():
+            pass
+
+    out = flow_lab.run(client, says(), editor=editor, elsewhere=elsewhere)
+    out.check()
+    assert out.met["client"] == "all"
+
+
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_connections_to_other_servers_are_let_go_when_they_are_over(
     flow_lab: FlowLab, scheme: str

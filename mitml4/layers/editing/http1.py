@@ -4,12 +4,15 @@ A request is read, the editor is asked, and it is sent to its server, or to anot
 response goes the same way back. What was not changed is sent as it came. Bodies that the editor
 does not want are moved as they come, in both directions at the same time.
 
-What cannot be read is not edited: from there on, both directions are moved as they are.
+What cannot be read is not edited: from there on, both directions are moved as they are. Of another
+server, which a rule or a script names, only a response is passed on.
 """
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Awaitable, Callable
+from dataclasses import field
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -53,12 +56,16 @@ class _Exchange:
     request: Request
     body: BodyReader
     """Of the request."""
-    server: Reader
     editor: Editor
     flow: EditedFlow
+    expects_continue: bool
+    """Whether the client may wait for a word before it sends the body."""
     gave_continue: bool
     """Whether the client was told to send the body."""
+    server: Reader = field(init=False)
     has_sent_body: bool = False
+    has_answered: bool = False
+    """Whether the client has got a part of the response."""
 
 
 class Http1Editing(Http1Connection):
@@ -113,9 +120,8 @@ class Http1Editing(Http1Connection):
         if answer:
             may_wait = expects and not gave_continue and not self._client.data
             return await self._answer(request, original, answer, body, waits=may_wait)
-        return await self._forward(
-            head, request, body, raw_body, editor, flow, gave_continue=gave_continue
-        )
+        exchange = _Exchange(head, request, body, editor, flow, expects, gave_continue)
+        return await self._forward(exchange, raw_body)
 
     async def _answer(
         self,
@@ -139,36 +145,29 @@ class Http1Editing(Http1Connection):
             await end(Ending.CLOSE, self._client, self._far)
         return not closes
 
-    async def _forward(
-        self,
-        head: RequestHead,
-        request: Request,
-        body: BodyReader,
-        raw_body: bytes,
-        editor: Editor,
-        flow: EditedFlow,
-        *,
-        gave_continue: bool,
-    ) -> bool:
+    async def _forward(self, exchange: _Exchange, raw_body: bytes) -> bool:
         """Send a request to its server, and the response back. Returns whether another may
         follow."""
-        is_elsewhere = request.server is not None
         try:
-            server = await self._server_of(request)
+            return await self._exchange(exchange, raw_body)
         except OSError as error:
-            if not is_elsewhere:
+            if not exchange.request.server or exchange.has_answered:
                 raise
-            return await self._fail(request, body, error)
+            return await self._fail(exchange, exchange.request.server.authority, error)
+
+    async def _exchange(self, exchange: _Exchange, raw_body: bytes) -> bool:
+        """Returns whether another request may follow. Raises OSError."""
+        head, request = exchange.head, exchange.request
+        exchange.server = server = await self._server_of(request)
         try:
             if head.body_changed(request):
-                raw_body = head.framed(request, bytes(body.trailer))
-            exchange = _Exchange(head, request, body, server, editor, flow, gave_continue)
+                raw_body = head.framed(request, bytes(exchange.body.trailer))
             await send(server.stream, head.bytes_of(request))
             await send(server.stream, raw_body, request.rate)
             exchange.has_sent_body = bool(raw_body)
             return await self._both_ways(exchange)
         finally:
-            if is_elsewhere:
+            if request.server:
                 server.stream.close()
 
     async def _server_of(self, request: Request) -> Reader:
@@ -180,10 +179,13 @@ class Http1Editing(Http1Connection):
         request.headers["Host"] = server.authority
         return reader
 
-    async def _fail(self, request: Request, body: BodyReader, error: OSError) -> bool:
-        assert request.server
-        answer = plain_answer(502, f"{request.server.authority}: {error.strerror or error}")
-        return await self._answer(request, request.headers, answer, body, waits=False)
+    async def _fail(self, exchange: _Exchange, authority: str, error: OSError) -> bool:
+        """Tell the client what was wrong with another server."""
+        answer = plain_answer(502, f"{authority}: {error.strerror or error}")
+        may_wait = exchange.expects_continue and not exchange.gave_continue
+        waits = may_wait and not exchange.has_sent_body and not self._client.data
+        request, body = exchange.request, exchange.body
+        return await self._answer(request, request.headers, answer, body, waits=waits)
 
     async def _both_ways(self, exchange: _Exchange) -> bool:
         """Move the rest of the request, and the response at the same time. Returns whether another
@@ -233,13 +235,12 @@ class Http1Editing(Http1Connection):
         while True:
             length = await self._response_head(server)
             if not length:
-                return await self._without_response(exchange)
+                return self._without_response(exchange)
             raw = server.take(length)
             try:
                 head, response = read_response(raw, request.method)
             except ProtocolError:
-                server.data[:0] = raw
-                return partial(self._relay_rest, server)
+                return self._pass_on(exchange, raw)
             if response.status >= 200 or response.status == 101:
                 break
             if response.status != 100 or not exchange.gave_continue:
@@ -247,6 +248,7 @@ class Http1Editing(Http1Connection):
         is_tunnel = request.method == "CONNECT" and response.status < 300
         if response.status == 101 or is_tunnel:
             self._editing.upgraded[self._context.depth + 1] = request
+            exchange.has_answered = True
             await send(self._far, raw)
             return partial(self._switch, exchange, response)
         return await self._respond(exchange, head, response, raw)
@@ -261,15 +263,21 @@ class Http1Editing(Http1Connection):
             if length or not await server.more():
                 return length
 
-    async def _without_response(self, exchange: _Exchange) -> _Then:
+    def _without_response(self, exchange: _Exchange) -> _Then:
         """The server has ended without an answer, or sends what is none."""
         if exchange.server.data:
-            return partial(self._relay_rest, exchange.server)
+            return self._pass_on(exchange)
         if not exchange.request.server:
             return self._end_of_server
-        error = OSError(0, "the server has ended without an answer")
-        await self._fail(exchange.request, exchange.body, error)
-        return partial(end, Ending.CLOSE, self._client, self._far)
+        raise OSError(errno.ECONNRESET, "the server has ended without an answer")
+
+    def _pass_on(self, exchange: _Exchange, raw: bytes = b"") -> _Then:
+        """What the server sends cannot be read; `raw` was. Raises OSError for another server: the
+        rest of what the client says is not for it."""
+        if exchange.request.server:
+            raise OSError(errno.EPROTO, "what the server answers is not HTTP")
+        exchange.server.data[:0] = raw
+        return partial(self._relay_rest, exchange.server)
 
     async def _respond(
         self, exchange: _Exchange, head: ResponseHead, response: Response, raw: bytes
@@ -281,8 +289,7 @@ class Http1Editing(Http1Connection):
             try:
                 raw_body = await self._hand_over(head, response, body, server, request.stream)
             except Unreadable:
-                server.data[:0] = raw
-                return partial(self._relay_rest, server)
+                return self._pass_on(exchange, raw)
         response.streams = not body.is_done
         ending = await exchange.editor.response(exchange.flow, request, response)
         await sleep(response.delay_s)
@@ -290,13 +297,14 @@ class Http1Editing(Http1Connection):
             return partial(end, ending, self._client, self._far)
         if head.body_changed(response):
             raw_body = head.framed(response, bytes(body.trailer))
+        exchange.has_answered = True
         await send(self._far, head.bytes_of(response))
         await send(self._far, raw_body, response.rate)
         while not body.is_done:
             try:
                 taken, _ = feed(body, server)
             except Unreadable:
-                return partial(self._relay_rest, server)
+                return self._pass_on(exchange)
             await send(self._far, server.take(taken), response.rate)
             if not body.is_done and not await server.more() and not body.end():
                 break  # a part goes on as one: with the length of the whole, and the end

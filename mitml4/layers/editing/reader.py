@@ -44,6 +44,7 @@ class Reader:
         if count:
             self.data += piece[:count]
         else:
+            self.stream.transport.raise_if_reset()  # which sending may have met first
             self.has_ended = True
         return bool(count)
 
