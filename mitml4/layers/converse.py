@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import assert_never
+from typing import Final, assert_never
 
 import trio
 
@@ -48,6 +48,9 @@ from mitml4.protocols.conversation import (
 from mitml4.protocols.tls.protocol import TlsConversation
 
 __all__ = ["Follower"]
+
+_PACKET_BYTES: Final = 1500
+"""What comes in one packet leaves in one, even if it takes long to read."""
 
 
 class Follower:
@@ -180,9 +183,13 @@ class Follower:
                     fresh[direction] = fresh[direction][count:]
                 case Mirror(count):
                     await lane.mirror(show, count)
+                    if lane.due:
+                        fresh[direction] = lane.unread_nowait()
                 case Forward(count):
                     moved = await lane.pass_on(count)
                     engine.forwarded(direction, moved)
+                    if lane.due:
+                        fresh[direction] = lane.unread_nowait()
                     if other_side.is_stale:
                         self._wake(other)
                 case Yield():
@@ -202,13 +209,13 @@ class Follower:
         return False
 
     async def _claim(self, direction: Direction, lane: Lane, count: int) -> None:
-        """A part of what is there is claimed. It is sent at once, unless another layer may read
-        what is behind it: bytes that came together leave together. Messages of this layer do not
-        wait for those behind them: the other side may answer the first while the next are read."""
+        """A part of what is there is claimed. It waits for the rest: bytes that came together leave
+        together. Of many messages of this layer, those of a packet are sent at once: the other side
+        may answer them while the next are read."""
         fresh = self._fresh[direction]
         lane.claim(fresh[:count])
         self._fresh[direction] = fresh[count:]
-        if self._engine.reads(direction):
+        if len(lane.due) >= _PACKET_BYTES and self._engine.reads(direction):
             await lane.flush()
         await trio.lowlevel.checkpoint()
 

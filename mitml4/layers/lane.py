@@ -200,7 +200,8 @@ class Lane:
     async def pass_on(self, count: int | None) -> int:
         """Move `count` bytes (None: all) unseen, and say how many moved.
 
-        When they are fewer, the source has ended.
+        When they are fewer, the source has ended. The last of them are `due` if more has come
+        with them.
         """
         moved = 0
         while count is None or moved < count:
@@ -213,12 +214,17 @@ class Lane:
 
     async def mirror(self, show: Show, limit: int | None = None) -> None:
         """Move what comes next, once something does, at most `limit` bytes; `show` is given a copy
-        first. Sets `ended`."""
+        first. They are `due` if more has come with them. Sets `ended`."""
         if self.due:
             await self.flush()
         count: int | None
         try:
             await self.source.wait_receivable()  # TLS inside TLS already reads what carries it here
+            if limit and (last := self._last_before_more(limit)):
+                await show(last)
+                self.claim(last)
+                self.ended = False
+                return
             buffer = self.relay.borrow()
             try:
                 count = self.source.receive_nowait(buffer if limit is None else buffer[:limit])
@@ -252,7 +258,10 @@ class Lane:
         waited = False
         try:
             while moved is None:
-                if in_kernel and not self.on_moved:
+                if left and (last := self._last_before_more(left)):
+                    self.claim(last)
+                    moved = left
+                elif in_kernel and not self.on_moved:
                     moved = await self.relay.splice(source, sink, left)
                 else:
                     moved = await self.relay.copy(source, sink, left, self.on_moved)
@@ -272,6 +281,15 @@ class Lane:
             await self._note_end()
         await trio.lowlevel.checkpoint()
         return moved
+
+    def _last_before_more(self, left: int) -> bytes:
+        """The next `left` bytes, if they are there and more is behind them, with which they are to
+        leave; otherwise nothing."""
+        source = self.source
+        if left > MAX_PEEK or (source is source.transport and source.unread_count() <= left):
+            return b""
+        fresh = source.peek_nowait(MAX_PEEK + 1)
+        return fresh[:left] if len(fresh) > left else b""
 
     async def _flush_and_more(self, left: int | None) -> int:
         """Move what is due, and with it what comes next and is there already; how much that is."""

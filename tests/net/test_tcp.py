@@ -44,6 +44,27 @@ async def test_many_packets_are_not_looked_at_again_and_again(monkeypatch) -> No
     stream.close()
 
 
+async def test_a_packet_that_comes_while_one_looks_is_seen_whole(monkeypatch) -> None:
+    """Where nothing was counted, a first byte is not all that there is."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    stream = TcpStream(near)
+    count = TcpStream._count_in_kernel
+
+    def count_before_it_comes(self: TcpStream) -> int:
+        counted = count(self)
+        monkeypatch.undo()
+        far.sendall(b"\x05\x02\x00\x02")
+        return counted
+
+    monkeypatch.setattr(TcpStream, "_count_in_kernel", count_before_it_comes)
+    with far:
+        seen = stream.peek_nowait(100)
+    stream.close()
+    assert seen == b"\x05\x02\x00\x02"
+
+
 async def read_on(stream: TcpStream) -> None:
     if not await stream.peek(0, 100):
         stream.raise_if_reset()
