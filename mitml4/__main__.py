@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 __all__ = ["main"]
 
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
-_COLLECT_AFTER: Final = 100_000
+_COLLECT_AFTER: Final = 1_000_000
 """gc.set_threshold: imports allocate many objects and leave no garbage. Sessions and `detect` set
 other thresholds."""
 

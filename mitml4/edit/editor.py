@@ -13,8 +13,8 @@ from dataclasses import field
 from typing import Literal, Protocol
 
 from mitml4.dataclass import dataclass
+from mitml4.edit.allowance import Allowance
 from mitml4.edit.messages import Answer, Ending, Message, Request, Response
-from mitml4.edit.replace import Allowance
 from mitml4.model.flow import Flow
 from mitml4.protocols.http.websocket import WebSocket
 

@@ -14,11 +14,12 @@ from typing import Final, Literal, TypeAlias
 from urllib.parse import unquote
 
 from mitml4.dataclass import dataclass
+from mitml4.edit.allowance import Allowance, TooMuchError
 from mitml4.edit.editor import Applied, DataEditor, EditedFlow, carries_frames
 from mitml4.edit.files import Folder, media_type
 from mitml4.edit.headers import Headers
 from mitml4.edit.messages import Answer, Ending, Message, Request, Response, Server, plain_answer
-from mitml4.edit.replace import Allowance, Replacement, StreamReplacer, TooMuchError
+from mitml4.edit.replace import Replacement, StreamReplacer
 from mitml4.filter.expression import Filter, Subject
 from mitml4.model import flow as model
 

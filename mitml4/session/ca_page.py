@@ -1,13 +1,15 @@
 """The page that intercepted clients see at http://192.0.2.1/: the CA's certificate in each format,
 and how each system is made to trust it.
 
-All of it is made when the session starts, from the certificate alone.
+Each page is made from the certificate alone, when it is asked for first: most sessions show none.
 """
 
 from __future__ import annotations
 
 import hashlib
 from base64 import b64encode
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
 from html import escape
 from typing import Final
 
@@ -107,18 +109,33 @@ href="/mitml4-ca.p12">mitml4-ca.p12</a>:</p>
 
 def ca_pages(authority: CertificateAuthority) -> Pages:
     """The page and its files, by path."""
-    pages = {b"/": _index(authority)}
-    for form, suffix, media_type, _ in _FILES:
-        name = f"{_NAME}.{suffix}"
-        headers: tuple[tuple[str, str], ...] = ()
-        if form == "pem":
-            headers = (("Content-Disposition", f'attachment; filename="{name}"'),)
-        pages[f"/{name}".encode()] = Page(
-            content_type=media_type,
-            body=write_certificate(authority.certificate, form),
-            headers=headers,
-        )
-    return pages
+    files = {
+        f"/{_NAME}.{suffix}".encode(): partial(_file, authority, form, suffix, media_type)
+        for form, suffix, media_type, _ in _FILES
+    }
+    return _MadeWhenAsked({b"/": partial(_index, authority), **files})
+
+
+class _MadeWhenAsked(Mapping[bytes, Page]):
+    def __init__(self, makers: Mapping[bytes, Callable[[], Page]]) -> None:
+        self._makers = {path: cache(make) for path, make in makers.items()}
+
+    def __getitem__(self, path: bytes) -> Page:
+        return self._makers[path]()
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._makers)
+
+    def __len__(self) -> int:
+        return len(self._makers)
+
+
+def _file(authority: CertificateAuthority, form: Format, suffix: str, media_type: str) -> Page:
+    headers: tuple[tuple[str, str], ...] = ()
+    if form == "pem":
+        headers = (("Content-Disposition", f'attachment; filename="{_NAME}.{suffix}"'),)
+    body = write_certificate(authority.certificate, form)
+    return Page(content_type=media_type, body=body, headers=headers)
 
 
 def _index(authority: CertificateAuthority) -> Page:

@@ -11,18 +11,16 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from mitml4.errors import ExitCode
-from mitml4.net.attach.resolver import Resolver
 from mitml4.net.capabilities import Capability
 from mitml4.net.links import names_of_links
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.rules.interception import Preparation
 from mitml4.net.tap import Tap
-from mitml4.session.attach.attachment import Attachment
 from mitml4.session.ca_page import ca_pages
 from mitml4.session.config import InterceptConfig
 from mitml4.session.interceptor import stored_authority, tls_interceptor
@@ -31,11 +29,13 @@ from mitml4.session.process import prepare_process
 from mitml4.session.reporting.summary import summary
 from mitml4.session.saying import Complain, Say
 from mitml4.session.session import Session
-from mitml4.session.sources.attached import AttachedSource
 from mitml4.session.sources.rules import Rules
 from mitml4.session.sources.source import FlowSource, confined
 from mitml4.session.writing import notes_of
 from mitml4.tls.pinning import Site
+
+if TYPE_CHECKING:
+    from mitml4.session.attach.attachment import Attachment
 
 __all__ = ["run_session"]
 
@@ -59,8 +59,6 @@ async def run_session(
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     started = trio.current_time()
     place = preparation.place
-    if attachment:
-        trio.socket.set_custom_hostname_resolver(Resolver(place, attachment.names))
     interfaces = config.scope.interfaces or names_of_links(place)
     taps = [Tap.open(name, place) for name in interfaces] if config.packets else []
     session = Session(config, say, complain, taps)
@@ -79,25 +77,31 @@ async def run_session(
         session.note(note)
     interceptor.passthrough_cache.trusted_since_s = time.clock_gettime(time.CLOCK_BOOTTIME)
     pages = ca_pages(authority) if config.ca_page else None
-    rules: AbstractAsyncContextManager[FlowSource]
-    if attachment:
-        rules = AttachedSource.opened(
-            attachment,
-            preparation,
-            session.note,
-            config.policy,
-            resets_existing=config.reset_existing,
-        )
-    else:
-        rules = Rules.applied(preparation, session.note, config.policy, owners)
+    source = _source(config, preparation, session.note, attachment, owners)
     async with ended_by_signals(session):
-        await session.run(confined(rules, keep=_KEPT), interceptor, named, pages)
+        await session.run(confined(source, keep=_KEPT), interceptor, named, pages)
     outputs, hub = session.outputs, session.hub
     for note in notes_of(outputs):
         say(f"note: {note}")
     took = trio.current_time() - started
     say(summary(hub.totals, took, outputs.names, hub.dropped_events))
     return ExitCode.FAILED if session.has_lost_output else ExitCode.DONE
+
+
+def _source(
+    config: InterceptConfig,
+    preparation: Preparation,
+    note: Say,
+    attachment: Attachment | None,
+    owners: OwnerFinder | None,
+) -> AbstractAsyncContextManager[FlowSource]:
+    if attachment is None:
+        return Rules.applied(preparation, note, config.policy, owners)
+    from mitml4.session.sources.attached import AttachedSource  # most sessions have none
+
+    return AttachedSource.opened(
+        attachment, preparation, note, config.policy, resets_existing=config.reset_existing
+    )
 
 
 def _hints(config: InterceptConfig, note: Say, *, trusts: bool) -> Callable[[Site], None] | None:

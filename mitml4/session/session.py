@@ -25,7 +25,6 @@ from mitml4.edit.memory import EditMemory
 from mitml4.errors import MitmError, UsageError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import QuicRefused, SessionStart
-from mitml4.hooks.editor import HookEditor
 from mitml4.layers.ca_page import Pages
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
@@ -37,7 +36,6 @@ from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import Target
 from mitml4.session.config import SessionConfig
 from mitml4.session.destinations.policy import LivePolicy
-from mitml4.session.editors.rules import RuleFiles
 from mitml4.session.flows.crowd import Limits, QueuedConnection
 from mitml4.session.flows.flows import MAX_FLOWS, Flows
 from mitml4.session.flows.proof import Connect, Prover
@@ -63,7 +61,9 @@ from mitml4.tls.keys import KeyType
 from mitml4.tls.pinning import PassthroughCache
 
 if TYPE_CHECKING:
+    from mitml4.hooks.editor import HookEditor
     from mitml4.session.destinations.tunnels import Tunnels
+    from mitml4.session.editors.rules import RuleFiles
     from mitml4.session.editors.scripts import Scripts
     from mitml4.session.workers.workers import Workers
 
@@ -112,7 +112,7 @@ class Session:
         self._failure: MitmError | None = None
         self.policy = LivePolicy(config.policy)
         self._limits = Limits.of_machine()
-        self.rules = RuleFiles.open(config.rules, config.edit_limit)
+        self.rules = self._open_rules() if config.rules else None
         self._edit_memory = EditMemory(_BODIES_AT_ONCE * config.edit_limit)
         self._scripts = self._open_scripts() if config.scripts else None
         self.scripts: Sequence[HookEditor] = self._scripts.scripts if self._scripts else ()
@@ -136,6 +136,12 @@ class Session:
             import_module("mitml4.session.destinations.tunnels")
         if config.workers > 1:
             import_module("mitml4.session.workers.workers")
+
+    def _open_rules(self) -> RuleFiles:
+        """Raises MitmError."""
+        from mitml4.session.editors.rules import RuleFiles  # most sessions have none
+
+        return RuleFiles.open(self.config.rules, self.config.edit_limit)
 
     def _open_scripts(self) -> Scripts:
         """Raises MitmError."""
@@ -315,7 +321,8 @@ class Session:
             nursery.start_soon(self.flows.run)
             if self._workers:
                 nursery.start_soon(self._workers.run)
-            nursery.start_soon(self.rules.watch, self.note)
+            if self.rules:
+                nursery.start_soon(self.rules.watch, self.note)
             if self._scripts:
                 for script in self._scripts.scripts:
                     nursery.start_soon(script.run, self.note)
@@ -339,7 +346,8 @@ class Session:
             self._scripts.close()
         if self._workers:
             self._workers.close()
-        self.rules.close()
+        if self.rules:
+            self.rules.close()
         relay.pipes.close()
 
     async def _accept(self, source: FlowSource, services: Services) -> None:
@@ -421,12 +429,12 @@ class Session:
     @property
     def _editing(self) -> EditingServices | None:
         """Rules come before scripts. What `--allow` refuses in HTTP/2 is answered without both."""
-        if not (self.config.rules or self.scripts or self.config.policy.allow):
+        if not (self.rules or self.scripts or self.config.policy.allow):
             return None
-        scripts = self.scripts
+        files, scripts = self.rules, self.scripts
 
         def editor() -> Editor:
-            rules = (self.rules.editor,) if self.config.rules else ()
+            rules = (files.editor,) if files else ()
             found = (*rules, *scripts)
             return found[0] if len(found) == 1 else Editors(found)
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mitml4.edit.replace import MAX_MATCH, Allowance, Replacement, StreamReplacer, TooMuchError
+from mitml4.edit.allowance import Allowance, TooMuchError
+from mitml4.edit.replace import MAX_MATCH, Replacement, StreamReplacer
 
 EXPRESSIONS = {
     "prod": "dev",

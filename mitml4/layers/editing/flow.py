@@ -8,10 +8,10 @@ from functools import partial
 from typing import Final
 
 from mitml4.dataclass import dataclass
+from mitml4.edit.allowance import Allowance
 from mitml4.edit.editor import Applied, EditedFlow, Editor, Failed
 from mitml4.edit.memory import EditMemory
 from mitml4.edit.messages import Request, Response, Server
-from mitml4.edit.replace import Allowance
 from mitml4.layers.report import Report
 from mitml4.model import flow as model
 from mitml4.net.stream import Stream

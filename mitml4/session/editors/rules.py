@@ -110,14 +110,14 @@ class _RuleFile:
 
 
 class RuleFiles:
-    """All files of a session."""
+    """All files of a session; at least one."""
 
     def __init__(self, files: Sequence[_RuleFile]) -> None:
         self._files = files
         self._opener: FileOpener | None = None
         self.on_change: Callable[[int, bytes], None] | None = None
         """Is told of what has been read again: which file, and its content."""
-        if files and os.geteuid() == 0:
+        if os.geteuid() == 0:
             opener = self._opener = FileOpener(
                 [(file.folder.descriptor, file.path.name) for file in files]
             )
@@ -157,7 +157,7 @@ class RuleFiles:
 
     async def watch(self, say: Callable[[str], None]) -> None:
         """Read files again when they change. Until cancelled."""
-        while self._files:
+        while True:
             await trio.sleep(_POLL_INTERVAL_S)
             for index, file in enumerate(self._files):
                 before = file.content

@@ -12,6 +12,7 @@ import trio
 
 from mitml4.errors import MachineError
 from mitml4.net.attach.reset import reset_open_connections
+from mitml4.net.attach.resolver import Resolver
 from mitml4.net.links import names_of_links
 from mitml4.net.rules.interception import Interception, Preparation, intercepting
 from mitml4.session.attach.attachment import Attachment
@@ -52,7 +53,10 @@ class AttachedSource(Rules):
         *,
         resets_existing: bool,
     ) -> AsyncIterator[AttachedSource]:
-        """The rules are in place while this is entered. Raises MachineError."""
+        """The rules are in place while this is entered, and names are looked up in the other
+        namespace. Raises MachineError."""
+        resolver = Resolver(preparation.place, attachment.names)
+        trio.socket.set_custom_hostname_resolver(resolver)
         async with intercepting(preparation) as interception:
             for each in interception.notes:
                 note(each)

@@ -57,7 +57,7 @@ class House(Protocol):
 
     hub: Hub
     policy: LivePolicy
-    rules: RuleFiles
+    rules: RuleFiles | None
     config: SessionConfig
     scripts: Sequence[HookEditor]
 
@@ -184,7 +184,7 @@ class Worker:
                 self._house.policy.toggle(option, host)
             case ("script", number, head):
                 self._house.scripts[number].info = Info.of(head)
-            case ("rules", index, content):
+            case ("rules", index, content) if self._house.rules:
                 self._house.rules.use(index, content)
             case _:
                 raise ValueError(message[0])

@@ -104,7 +104,8 @@ class Workers:
         MachineError."""
         worker = Worker(house, sources, interceptor)
         work = partial(worker.run, clock=trio.lowlevel.current_clock())
-        starter = Starter(work, (*house.rules.folders, *keep))
+        rules = house.rules
+        starter = Starter(work, (*(rules.folders if rules else ()), *keep))
         workers = cls(
             starter,
             house.config.workers,
@@ -114,9 +115,10 @@ class Workers:
             fail_output,
             house.scripts,
         )
-        house.rules.on_change = lambda index, content: workers.remember(
-            ("rules", index), "rules", index, content
-        )
+        if rules:
+            rules.on_change = lambda index, content: workers.remember(
+                ("rules", index), "rules", index, content
+            )
         return workers
 
     def _begun(self) -> tuple[Channel | None, None]:
