@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Final
 
 import mitml4
 
@@ -129,6 +130,7 @@ def test_no_filter_needs_a_module_later() -> None:
 ARCHIVE = """
 import sys
 from pathlib import Path
+from typing import Final
 import mitml4.session.session
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent
@@ -176,3 +178,16 @@ def test_no_archive_needs_a_module_later(tmp_path: Path) -> None:
     assert ended.stdout.split() == []
     (entry,) = json.loads(path.read_bytes())["log"]["entries"]
     assert entry["request"]["postData"]["params"] == [{"name": "\\xe4", "value": "\\xff"}]
+
+
+FEW_NEED: Final = ("mitml4.edit.rules", "mitml4.hooks", "mitml4.session.attach", "regex", "tomllib")
+
+
+def test_a_session_imports_nothing_for_options_that_it_does_not_have() -> None:
+    program = "import sys, mitml4.session.host_session; print(*sys.modules)"
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    imported = ended.stdout.split()
+    assert "mitml4.session.session" in imported
+    assert [name for name in imported if name.startswith(FEW_NEED)] == []
