@@ -120,3 +120,18 @@ def test_only_the_connections_of_a_cgroup_are_intercepted_also_after_it_is_made_
     watch.flows(6)
     session.stop()
     assert len(session.flows()) == 6
+
+
+def test_a_session_that_has_entered_a_container_and_none_of_its_cgroups_finds_them(
+    intercept, connect, cgroup
+) -> None:
+    """As by nsenter(1): the paths of cgroups are the container's, and the session is in none."""
+    mount = cgroup.parents[1]
+    outside = f'echo 0 > {mount}/cgroup.procs && mount --bind {cgroup.parent} {mount} && exec "$@"'
+    apart = ("unshare", "--cgroup", "--mount", "sh", "-c", outside, "sh")
+    wrapper = (*within(cgroup.parent), *apart)
+    session = intercept(scope=("--cgroup", "/a.service"), wrapper=wrapper)
+    watch = session.watch()
+    connect(*within(cgroup.with_name("b.service")))
+    connect(*within(cgroup))
+    watch.flows(2)

@@ -6,6 +6,7 @@ who has, whoever uses it. So a helper creates sockets as those in question, and 
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Final, NoReturn, Self
 
 from mitml4.errors import MachineError
-from mitml4.net import helper
+from mitml4.net import helper, processes
 from mitml4.net.rules.scope import Cgroup, Owner
 
 __all__ = ["OwnedSockets"]
@@ -86,22 +87,15 @@ def _by_user(uid: int) -> list[socket.socket]:
 def _in_cgroup(cgroup: Cgroup) -> list[socket.socket]:
     """In a new cgroup inside of it, and in another beside it: others may not permit processes."""
     name = _NAME.format(os.getpid())
-    return [
-        *_in_new_cgroup(cgroup.directory / name, cgroup.mount),
-        *_in_new_cgroup(cgroup.directory.parent / name, cgroup.mount),
-    ]
+    inside, outside = cgroup.directory / name, cgroup.directory.parent / name
+    return [*_in_new_cgroup(inside), *_in_new_cgroup(outside)]
 
 
-def _in_new_cgroup(directory: Path, mount: Path) -> list[socket.socket]:
-    before = mount / _own_cgroup()[1:] / "cgroup.procs"
+def _in_new_cgroup(directory: Path) -> list[socket.socket]:
     try:
         directory.mkdir()
         try:
-            (directory / "cgroup.procs").write_text("0")
-            try:
-                return _sockets()
-            finally:
-                before.write_text("0")
+            return _created_in(directory)
         finally:
             directory.rmdir()
     except OSError as error:
@@ -111,6 +105,26 @@ def _in_new_cgroup(directory: Path, mount: Path) -> list[socket.socket]:
         ) from error
 
 
-def _own_cgroup() -> str:
-    rows = Path("/proc/self/cgroup").read_text().splitlines()
-    return next(row for row in rows if row.startswith("0::")).removeprefix("0::")
+def _created_in(directory: Path) -> list[socket.socket]:
+    """Created by a child, which ends in the cgroup. To come back is not always possible: a process
+    that has entered a container is in a cgroup that no path leads to (cgroup_namespaces(7))."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours, theirs:
+        child = processes.fork()
+        if not child:
+            os._exit(_send_from(directory, theirs))
+        if number := os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+            raise OSError(number, os.strerror(number))
+        _, found, _, _ = socket.recv_fds(ours, 1, _ATTEMPTS)
+    return [socket.socket(fileno=each) for each in found]
+
+
+def _send_from(directory: Path, channel: socket.socket) -> int:
+    """Returns the number of the error, or 0."""
+    try:
+        (directory / "cgroup.procs").write_text("0")
+        sockets = _sockets()
+        socket.send_fds(channel, [b"."], [each.fileno() for each in sockets])
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
