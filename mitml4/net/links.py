@@ -14,7 +14,7 @@ from mitml4.dataclass import dataclass
 from mitml4.net.netlink import attributes, dump
 from mitml4.net.place import HERE, Place
 
-__all__ = ["Change", "LinkWatch", "has_global_v6", "names_of_links", "vrf_of"]
+__all__ = ["Change", "LinkWatch", "has_global_v6", "loopback_is_up", "names_of_links", "vrf_of"]
 
 _NETLINK_ROUTE: Final = 0
 _RTMGRP_LINK: Final = 1
@@ -25,6 +25,7 @@ _RTM_GETADDR: Final = 22
 _ADDRESS: Final = struct.Struct("=BBBBi")  # struct ifaddrmsg
 _GLOBAL: Final = 0  # RT_SCOPE_UNIVERSE
 _LINK: Final = struct.Struct("=BxHiII")  # struct ifinfomsg
+_IFF_UP: Final = 1
 _NAME, _MASTER, _INFO = 3, 10, 18  # IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO
 _KIND: Final = 1  # IFLA_INFO_KIND
 
@@ -49,6 +50,7 @@ class _Link:
     name: str
     master: int | None
     is_vrf: bool = False
+    is_up: bool = False
 
 
 class LinkWatch:
@@ -150,6 +152,11 @@ def names_of_links(place: Place) -> tuple[str, ...]:
     return tuple(link.name for link in _links(place).values() if link.name != "lo")
 
 
+def loopback_is_up(place: Place) -> bool:
+    """Whether `lo` of a network namespace is up. Raises OSError."""
+    return any(link.name == "lo" and link.is_up for link in _links(place).values())
+
+
 def has_global_v6(place: Place) -> bool:
     """Whether an interface of a network namespace has a global IPv6 address. Raises OSError."""
     asked = _ADDRESS.pack(socket.AF_INET6, 0, 0, 0, 0)
@@ -178,7 +185,7 @@ def _links(place: Place) -> dict[int, _Link]:
 
 
 def _parse(body: bytes) -> _Link:
-    _, _, index, _, _ = _LINK.unpack_from(body)
+    _, _, index, flags, _ = _LINK.unpack_from(body)
     found = dict(attributes(body, skip=_LINK.size))
     master = found.get(_MASTER)
     name = found[_NAME].rstrip(b"\0").decode(errors="surrogateescape")
@@ -188,4 +195,5 @@ def _parse(body: bytes) -> _Link:
         name=name,
         master=struct.unpack("=I", master)[0] if master else None,
         is_vrf=kind.rstrip(b"\0") == b"vrf",
+        is_up=bool(flags & _IFF_UP),
     )

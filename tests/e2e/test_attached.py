@@ -17,7 +17,9 @@ from OpenSSL.crypto import FILETYPE_PEM, load_certificate
 from mitml4.lab.certificates import LabAuthority
 from mitml4.lab.network import CLIENT_V4, SERVER_V4, SERVER_V6
 from mitml4.lab.snapshot import difference, take_snapshot
+from mitml4.net.netns import NetNamespace
 from mitml4.tls.java_keystore import read_truststore, write_jks
+from tests.e2e import forked
 from tests.e2e.conftest import ROOT, SLOW_S, TIMEOUT_S, Machine, poll
 
 
@@ -169,3 +171,21 @@ def test_a_killed_session_leaves_nothing_in_another_network(lab, client, program
         process.kill()
     poll(lambda: difference(before, client.namespace.call(take_snapshot)) == "", "all is undone")
     poll(lambda: covers(program) == [], "nothing is covered")
+
+
+def test_a_loopback_that_is_down_is_named_as_the_cause(lab, tmp_path):
+    with NetNamespace() as network:
+        network.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth1")
+        network.run("ip", "address", "add", "203.0.113.1/24", "dev", "eth0")
+        for name in ("eth0", "eth1"):
+            network.run("ip", "link", "set", name, "up")
+        network.run("ip", "route", "add", "default", "via", "203.0.113.2")
+        for namespace, scope, where in (
+            (lab.router, ("--netns", network.path), "lo is down in it"),
+            (network, ("--iface", "eth0"), "lo is down"),
+        ):
+            argv = ["intercept", *scope, "--ca-dir", str(tmp_path / "ca"), "--duration", "1s"]
+            ended = forked.run(argv, namespace=namespace, cwd=ROOT)
+            assert ended.returncode == 3
+            assert f"hint: {where}, and they arrive over it" in ended.stderr
+            assert "ip link set lo up" in ended.stderr

@@ -34,7 +34,7 @@ ASKING = """
 
 @pytest.fixture(scope="module")
 def http3(serve: Callable[..., None], identity: Identity, files: Path) -> None:
-    """A server on port 443 that says by which protocol it is asked: HTTP/1.1, or HTTP/3 and QUIC."""
+    """A server on port 443 that says by which protocol it is asked."""
     argv = caddy(443, identity, files)
     config = json.loads(Path(argv[-1]).read_text())
     server = config["apps"]["http"]["servers"]["one"]

@@ -8,8 +8,9 @@ from mitml4.errors import MachineError
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.identity import Identity
+from mitml4.net.links import loopback_is_up
 from mitml4.net.listener import Listener
-from mitml4.net.place import Place
+from mitml4.net.place import HERE, Place
 from mitml4.net.rules.channel import holding
 from mitml4.net.rules.guard import Guard, NftError
 from mitml4.net.rules.notes import remedy_for
@@ -46,7 +47,7 @@ async def try_connections(
     if failure is not None:
         raise MachineError(
             f"intercepted connections do not reach mitml4: {failure}",
-            hint=remedy_for(await rules_of_others()),
+            hint=await _remedy(),
         )
     return None
 
@@ -68,7 +69,7 @@ async def try_inside(guard: Guard, place: Place) -> str | None:
     if failure is not None:
         raise MachineError(
             f"intercepted connections do not reach mitml4 in that network namespace: {failure}",
-            hint="is its lo up, and does no rule there drop what goes over it?",
+            hint=_remedy_inside(place),
         )
     return None
 
@@ -109,6 +110,18 @@ async def _try_owner(owner: Owner, owned: OwnedSockets, guard: Guard, link: Prob
                 f"connections of the {what} cannot be told from others: {failure}",
                 hint="--user NAME, or --iface NAME",
             )
+
+
+async def _remedy() -> str:
+    if not loopback_is_up(HERE):
+        return "lo is down, and they arrive over it: ip link set lo up"
+    return remedy_for(await rules_of_others())
+
+
+def _remedy_inside(place: Place) -> str:
+    if not loopback_is_up(place):
+        return "lo is down in it, and they arrive over it; run there: ip link set lo up"
+    return "look for a rule that drops what goes over lo; run there: nft list ruleset"
 
 
 def _trial_rules(scope: Scope, identity: Identity, listener: Listener, *, ipv6: bool) -> Ruleset:

@@ -7,10 +7,7 @@ and rules determine it.
 
 from __future__ import annotations
 
-import fcntl
 import shlex
-import socket
-import struct
 from collections.abc import Mapping
 from dataclasses import field
 from functools import partial
@@ -22,6 +19,8 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, MitmError
 from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.isolation import enter_network
+from mitml4.net.links import loopback_is_up
+from mitml4.net.place import HERE
 from mitml4.net.rules.interception import intercepting, preparing
 from mitml4.net.rules.scope import Scope
 from mitml4.net.sysctl import read_sysctl, write_sysctl
@@ -45,10 +44,6 @@ _EVERYWHERE: Final = (
     "net/ipv6/conf/default/disable_ipv6",
     "net/ipv6/conf/lo/disable_ipv6",
 )
-
-_SIOCGIFFLAGS: Final = 0x8913  # linux/sockios.h
-_IFREQ_FLAGS: Final = struct.Struct("16sH22x")  # linux/if.h, struct ifreq
-_IFF_UP: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +71,7 @@ class Settings:
     def read(cls) -> Settings:
         """Of the current network namespace."""
         others = {name: value for name in _EVERYWHERE if (value := read_sysctl(name)) is not None}
-        return cls(loopback_is_up=_is_up("lo"), others=others)
+        return cls(loopback_is_up=loopback_is_up(HERE), others=others)
 
     def apply(self) -> None:
         """Apply them to interfaces that are created in the current network namespace."""
@@ -137,10 +132,3 @@ async def _intercept() -> tuple[Way, str | None]:
     except MitmError as error:
         return "fails", error.message
     return ("works", None) if untested is None else ("untried", untested)
-
-
-def _is_up(interface: str) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        request = _IFREQ_FLAGS.pack(interface.encode(), 0)
-        _, flags = _IFREQ_FLAGS.unpack(fcntl.ioctl(sock, _SIOCGIFFLAGS, request))
-    return bool(flags & _IFF_UP)
