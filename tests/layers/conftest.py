@@ -133,6 +133,17 @@ class End:
         self.stream = stream
 
 
+def note_sent(end: MemoryStream, pieces: list[bytes]) -> None:
+    """Keep what is sent from this end."""
+    deliver = end._deliver
+
+    def note(data: bytes) -> None:
+        pieces.append(data)
+        deliver(data)
+
+    end._deliver = note
+
+
 COPIES = (PlaintextBegun, PlaintextMoved, PlaintextReset)
 Script = Callable[[End], Awaitable[None]]
 

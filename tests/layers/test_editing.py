@@ -21,7 +21,7 @@ from mitml4.net.memory import MemoryStream
 from mitml4.net.stream import StreamTruncated
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
 from mitml4.tls.ca import CertificateAuthority
-from tests.layers.conftest import EDIT_LIMIT, HELLO, End, FlowLab, Outcomes, Script
+from tests.layers.conftest import EDIT_LIMIT, HELLO, End, FlowLab, Outcomes, Script, note_sent
 
 GET = b"GET /a HTTP/1.1\r\nHost: a.test\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -327,6 +327,38 @@ def test_a_request_goes_to_another_server(flow_lab: FlowLab) -> None:
     out = flow_lab.run(client, server, editor=editor, elsewhere=elsewhere)
     out.check()
     assert out.met == {"client": "all", "server": "all", "elsewhere": "all"}
+
+
+@pytest.mark.parametrize("name", ["a length", "chunks"])
+def test_a_request_that_comes_in_one_piece_leaves_in_one(flow_lab: FlowLab, name: str) -> None:
+    """Whether its body is held back, changed, or not looked at: a server may read once."""
+    framed = {
+        "a length": b"Content-Length: 2\r\n\r\nok",
+        "chunks": b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    }[name]
+    sent = b"POST /a HTTP/1.1\r\nHost: a.test\r\n" + framed
+    for text, got in (
+        (IDENTITY, sent),
+        (REPLACE, sent),
+        (
+            REPLACE.replace("response.", "request.").replace("replaced", "no"),
+            b"no".join(sent.rsplit(b"ok", 1)),
+        ),
+    ):
+        pieces: list[bytes] = []
+
+        async def server(end: End, pieces: list[bytes] = pieces, size: int = len(got)) -> None:
+            assert isinstance(end.stream, MemoryStream)
+            note_sent(end.stream.far, pieces)
+            await end.receive(size)
+            await end.send(OK)
+            await end.receive_some()
+
+        answered = OK.replace(b"2\r\n\r\nok", b"8\r\n\r\nreplaced") if text == REPLACE else OK
+        client = says(("send", sent), ("expect", answered), ("eof", b""))
+        out = run(flow_lab, rules(text), client, server)
+        assert out.met["client"] == "all"
+        assert pieces == [got]
 
 
 def test_a_server_that_has_no_address_is_told_as_any_other(flow_lab: FlowLab) -> None:

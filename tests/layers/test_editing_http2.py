@@ -10,10 +10,11 @@ import h2.settings
 import pytest
 
 from mitml4.events import RuleApplied
+from mitml4.net.memory import MemoryStream
 from mitml4.protocols.http import http2_wire as wire
 from mitml4.protocols.http.http2_wire import ErrorCode, frame_bytes
 from mitml4.session.destinations.policy import Policy
-from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes
+from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes, note_sent
 from tests.layers.test_editing import met_all, rules, says
 from tests.layers.test_misdirected import ALLOWED, Peer, get
 
@@ -243,9 +244,15 @@ async def read_until(end: End, mark: bytes) -> bytes:
 
 
 def sent_elsewhere(
-    lab: FlowLab, answered: bytes, body: bytes = b"", *more: tuple[str, str]
+    lab: FlowLab,
+    answered: bytes,
+    body: bytes = b"",
+    *more: tuple[str, str],
+    text: str = ELSEWHERE,
+    pieces: list[bytes] | None = None,
 ) -> tuple[Peer, bytes]:
-    """What a client of HTTP/2 gets, and what the other server."""
+    """What a client of HTTP/2 gets, and what the other server. `pieces` is
+    given what is sent to the server."""
     client, got = Peer(True), bytearray()
 
     async def ask(end: End) -> None:
@@ -257,6 +264,8 @@ def sent_elsewhere(
         await client.speak(end, lambda: any(map(client.of, over)))
 
     async def elsewhere(end: End) -> None:
+        assert isinstance(end.stream, MemoryStream)
+        note_sent(end.stream.far, [] if pieces is None else pieces)
         mark = b"\r\n\r\n" if not body else body[-10:] if more else b"\r\n0\r\n\r\n"
         got.extend(await read_until(end, mark))
         await end.send(answered)
@@ -265,7 +274,7 @@ def sent_elsewhere(
     async def server(end: End) -> None:
         await Peer(False).speak(end, lambda: False)
 
-    out = lab.run(ask, server, editor=rules(ELSEWHERE), elsewhere=elsewhere)
+    out = lab.run(ask, server, editor=rules(text), elsewhere=elsewhere)
     out.check()
     return client, bytes(got)
 
@@ -280,6 +289,17 @@ def test_a_request_to_another_server_is_streamed(flow_lab: FlowLab) -> None:
     client, got = sent_elsewhere(flow_lab, head + LARGE, LARGE, ("content-length", str(len(LARGE))))
     assert client.content(1) == LARGE
     assert got.endswith(b"Connection: close\r\n\r\n" + LARGE)
+
+
+def test_a_request_with_its_body_is_one_piece_for_another_server(flow_lab: FlowLab) -> None:
+    text = ELSEWHERE.replace("response.", "request.")
+    pieces: list[bytes] = []
+    ok = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+    sent_elsewhere(
+        flow_lab, ok, b"a secret, and the end", ("content-length", "21"), text=text, pieces=pieces
+    )
+    assert len(pieces) == 1
+    assert pieces[0].endswith(b"\r\n\r\na replaced, and the end")
 
 
 def test_a_response_of_another_server_is_edited(flow_lab: FlowLab) -> None:

@@ -19,13 +19,14 @@ from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
-from mitml4.net.memory import MemoryStream, memory_pair
+from mitml4.net.memory import memory_pair
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import FlowPolicy
 from tests.engine.test_splits import GET, HELLO, SCRIPTS
+from tests.layers.conftest import note_sent
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
@@ -83,19 +84,10 @@ class Ends:
         self.pieces: list[bytes] = []
         """What was sent to either of them."""
         for end in (near, far):
-            self._note_what_is_sent(end)
+            note_sent(end, self.pieces)
         report = Report(1, lambda _event: None)
         report.enter(0, "any")
         self.bridge = Bridge.between(near, far, relay=Relay(), report=report, policy=FlowPolicy())
-
-    def _note_what_is_sent(self, end: MemoryStream) -> None:
-        deliver = end._deliver
-
-        def note(data: bytes) -> None:
-            self.pieces.append(data)
-            deliver(data)
-
-        end._deliver = note
 
     async def follow(self, context: LayerContext) -> None:
         bridge = self.bridge

@@ -16,7 +16,7 @@ from mitml4.edit.messages import Answer, Response, plain_answer
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
 from mitml4.layers.editing.http2_stream import StreamEditing
-from mitml4.layers.editing.reader import Reader, send
+from mitml4.layers.editing.reader import Reader, send, send_message
 from mitml4.net.stream import Stream as ByteStream
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.http.http2_wire import ErrorCode
@@ -141,8 +141,8 @@ class Fetch:
     async def _exchange(self, server: ByteStream, body: bytes, *, is_whole: bool) -> None:
         """Raises OSError, ProtocolError."""
         length = str(len(body)) if is_whole else self._request.headers.get("content-length")
-        await send(server, self._head(length, has_body=bool(body) or not is_whole))
-        await send(server, body, self._request.rate)
+        head = self._head(length, has_body=bool(body) or not is_whole)
+        await send_message(server, head, body, self._request.rate)
         done = trio.CancelScope()
 
         async def send_rest() -> None:

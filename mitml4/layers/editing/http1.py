@@ -34,7 +34,7 @@ from mitml4.edit.messages import Ending, Request, Response, plain_answer
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import end, sleep
 from mitml4.layers.editing.http1_connection import Http1Connection, Unreadable, feed
-from mitml4.layers.editing.reader import Reader, send
+from mitml4.layers.editing.reader import Reader, send, send_message
 from mitml4.layers.editing.websocket import edit_messages
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.http.exchange import UPGRADES
@@ -162,13 +162,21 @@ class Http1Editing(Http1Connection):
         try:
             if head.body_changed(request):
                 raw_body = head.framed(request, bytes(exchange.body.trailer))
-            await send(server.stream, head.bytes_of(request))
-            await send(server.stream, raw_body, request.rate)
-            exchange.has_sent_body = bool(raw_body)
+            try:
+                if not request.rate:
+                    raw_body += self._what_came_of(exchange.body)
+            finally:  # what cannot be read follows as it is
+                exchange.has_sent_body = bool(raw_body)
+                await send_message(server.stream, head.bytes_of(request), raw_body, request.rate)
             return await self._both_ways(exchange)
         finally:
             if request.server:
                 server.stream.close()
+
+    def _what_came_of(self, body: BodyReader) -> bytes:
+        """The part of a request's body that has come with its head."""
+        taken, _ = feed(body, self._client)
+        return self._client.take(taken)
 
     async def _server_of(self, request: Request) -> Reader:
         """Raises OSError."""

@@ -9,7 +9,7 @@ import trio
 
 from mitml4.net.stream import Stream, StreamTruncated
 
-__all__ = ["Reader", "end_below", "pass_end", "relay", "send"]
+__all__ = ["Reader", "end_below", "pass_end", "relay", "send", "send_message"]
 
 _PIECE: Final = 16384
 _STEPS_IN_A_SECOND: Final = 20
@@ -67,6 +67,16 @@ async def send(stream: Stream, data: bytes, rate: float | None = None) -> None:
         piece = data[at : at + step]
         await stream.send_all(memoryview(piece))
         await trio.sleep(len(piece) / rate)
+
+
+async def send_message(stream: Stream, head: bytes, body: bytes, rate: float | None) -> None:
+    """Send a head, and what is there of its body, at most `rate` bytes in a second: in one piece
+    without a rate, since a server may read once."""
+    if rate:
+        await send(stream, head)
+        await send(stream, body, rate)
+    else:
+        await send(stream, head + body)
 
 
 async def relay(source: Reader, sink: Stream) -> None:
