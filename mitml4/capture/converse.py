@@ -71,10 +71,6 @@ class _Lane:
         self.is_over = False
         """Whether the engine has passed the end on."""
 
-    @property
-    def has_something(self) -> bool:
-        return bool(self.kept) or (self.ended and not self.is_over)
-
     def keep(self, data: bytes) -> None:
         """Mostly nothing is kept yet, and what comes then is kept as it is, without a copy."""
         if not self.kept:
@@ -253,7 +249,7 @@ class Depth:
 
     def _act_on(self, lane: _Lane) -> bool:
         """Perform the next action of a direction; whether there was any."""
-        if not lane.has_something:
+        if not lane.kept and (lane.is_over or not lane.ended):
             return False
         action = self.engine.next_action(lane.direction, lane.shown(), ended=lane.ended)
         match action:
@@ -275,8 +271,10 @@ class Depth:
         return True
 
     def _must_ask_again(self, lane: _Lane) -> bool:
-        stale = self.engine.is_stale(lane.direction)
-        return self._has_yielded or (stale and lane.has_something)
+        if self._has_yielded:
+            return True
+        has_something = bool(lane.kept) or (lane.ended and not lane.is_over)
+        return has_something and self.engine.is_stale(lane.direction)
 
     def _go_inside(self, switch: Switch) -> None:
         if make := switch.inner.framing:

@@ -25,7 +25,7 @@ class Meter:
         self._work_s = 0.0
         self.weight = 0
         """Bytes of the events since the last charge."""
-        self._charged_at_s = time.thread_time()
+        self._charged_at_s = time.thread_time() if budget else 0.0
         """The thread's CPU time when it was last charged."""
 
     @property
@@ -35,6 +35,9 @@ class Meter:
 
     def charge(self, work_s: float) -> bool:
         """Add what a call took, in seconds. Returns whether the flow is within its budget."""
+        if self._budget is None:
+            self.weight = 0
+            return True
         self._work_s += work_s
         if self.weight <= _UNCHARGED_BYTES and self._work_s <= WORK_S:
             return True
@@ -46,4 +49,4 @@ class Meter:
             work_s = min(self._work_s, cpu_s - self._charged_at_s)
             self._work_s, self._charged_at_s = 0.0, cpu_s
         weight, self.weight = self.weight, 0
-        return self._budget is None or self._budget.spend(work_s=work_s, events=weight)
+        return self._budget.spend(work_s=work_s, events=weight)
