@@ -395,6 +395,8 @@ class _Flow:
         self._has_asked = False
         self._is_answered = False
         """Whether its client was accepted or refused."""
+        self._is_handed_over = isinstance(connection, ProxyClient)
+        """Whether the worker has got the client's socket with the flow, if it may have so many."""
         destination = connection.destination
         names = tuple(services.names_of(destination))
         name = names[0] if names else None
@@ -418,7 +420,7 @@ class _Flow:
         worker.begun += 1
         self.report.open(connection, name, services.container, process.process if process else None)
         descriptor = None
-        if isinstance(connection, ProxyClient):  # it was accepted already
+        if isinstance(connection, ProxyClient):
             self._is_answered = True
             descriptor = connection.accepted.socket.detach()
         self._channel.send("begin", begun, descriptor=descriptor)
@@ -446,6 +448,8 @@ class _Flow:
 
     async def accept(self) -> TcpStream:
         """Raises OSError."""
+        if self._is_handed_over:
+            raise ConnectionAbortedError
         self._is_answered = True
         stream = await self.connection.accept()
         assert isinstance(stream, TcpStream)
@@ -453,7 +457,8 @@ class _Flow:
 
     def refuse(self, reason: OSError | None) -> None:
         self._is_answered = True
-        self.connection.refuse(reason)
+        if not self._is_handed_over:
+            self.connection.refuse(reason)
 
     def lose(self) -> None:
         """Its worker has ended, and the kernel has reset what it had accepted."""

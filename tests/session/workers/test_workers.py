@@ -1,5 +1,6 @@
 """The session's side of its workers. At the other ends is the test."""
 
+import os
 import socket
 
 import pytest
@@ -9,10 +10,12 @@ from mitml4.address import Address
 from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
+from mitml4.net.listener import Accepted
 from mitml4.net.tcp import TcpStream
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
 from mitml4.session.reporting.hub import Hub
+from mitml4.session.sources.proxy import ProxyClient
 from mitml4.session.workers.channel import Channel
 from mitml4.session.workers.starter import Starter
 from mitml4.session.workers.workers import Workers
@@ -22,6 +25,7 @@ from mitml4.tls.forge import Forge
 from mitml4.tls.pinning import PINNED, Client, PassthroughCache, Site
 from mitml4.tls.verify import Verifier
 
+CLIENT = Address("192.0.2.1", 1000)
 SERVER = Address("198.51.100.2", 443)
 
 
@@ -46,7 +50,7 @@ class Scripted(Starter):
 class Connection:
     """One that waits to be accepted."""
 
-    client = source = Address("192.0.2.1", 1000)
+    client = source = CLIENT
     destination = SERVER
     interface = "lan"
     local_ends = None
@@ -188,6 +192,26 @@ async def test_a_worker_is_given_what_it_asks_for(house, nursery):
     one.send("refuse", 1, ConnectionRefusedError(111, "refused"))
     await told(lambda: connection.refused)
     assert isinstance(connection.refused[0], ConnectionRefusedError)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_client_whose_socket_did_not_arrive_ends_alone(house, nursery):
+    one, _ = house.starter.started
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        accepted = Accepted(listener.accept()[0], CLIENT, SERVER)
+    flow = house.begin(nursery, 1, ProxyClient(accepted))
+    _, descriptor = await heard(one, "begin")
+    os.close(descriptor)  # as the kernel does where the worker may have no more
+    one.send("ask", 1, "accept", 1)
+    (_, _, error, _), descriptor = await heard(one, "answer")
+    assert isinstance(error, OSError)
+    assert descriptor is None
+    one.send("refuse", 1, None)
+    one.send("end", 1)
+    await flow.ended.wait()
+    assert far.recv(1) == b""
+    far.close()
     nursery.cancel_scope.cancel()
 
 
