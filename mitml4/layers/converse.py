@@ -174,8 +174,8 @@ class Follower:
                 case Move(count) if count < len(fresh[direction]):
                     await self._claim(direction, lane, count)
                 case Move():
-                    data, fresh[direction] = fresh[direction], b""
-                    await lane.send_with_due(data)
+                    # A name for it would keep it as long as the lane waits for the next message.
+                    await lane.send_with_due(self._take_fresh(direction))
                     if not lane.ended and engine.awaits(direction):
                         following = WAIT  # which is mostly so, and need not be asked
                 case MoveAhead(count):
@@ -207,6 +207,10 @@ class Follower:
             if plaintext:
                 plaintext.settle()
         return False
+
+    def _take_fresh(self, direction: Direction) -> bytes:
+        fresh, self._fresh[direction] = self._fresh[direction], b""
+        return fresh
 
     async def _claim(self, direction: Direction, lane: Lane, count: int) -> None:
         """A part of what is there is claimed. It waits for the rest: bytes that came together leave
