@@ -63,7 +63,8 @@ class Console:
         """Write the output to standard output, and flush it. Raises OSError, MitmError."""
         stream: TextIO | None = sys.stdout
         if stream:
-            stream.write(text)
+            if text:  # a full device refuses to write no bytes, too
+                stream.write(text)
             stream.flush()
         elif text:  # the calling process has closed it
             raise MitmError("standard output is closed", hint="the output goes there")

@@ -337,9 +337,7 @@ class Engine(Interpreter):
         if data:
             return Move(len(data))
         side.state = State.OVER
-        other = self._other(side)
-        self._release_waiting(other)
-        other.is_stale = True
+        self._other(side).is_stale = True
         return END
 
     def _answer_over(self, _side: Side, _data: bytes, _ended: bool) -> Action:

@@ -59,6 +59,7 @@ class Units(Conversation):
     name: ClassVar[str] = "units"
     shown: list[tuple[Direction, int | None]] = field(default_factory=list)
     """What was taken of each direction, and its end."""
+    breaks_at_end: bool = False
 
     def feed(self, direction: Direction, data: bytes) -> int:
         if direction is DOWN:
@@ -75,8 +76,13 @@ class Units(Conversation):
     def passed(self, direction: Direction, count: int) -> None:
         raise ProtocolError("broken by what was forwarded")
 
+    def copied(self, direction: Direction, data: bytes) -> None:
+        raise ProtocolError("broken by what was copied")
+
     def end(self, direction: Direction) -> None:
         self.shown.append((direction, None))
+        if self.breaks_at_end:
+            raise ProtocolError("broken by the end")
 
 
 @dataclass
@@ -216,6 +222,18 @@ CASES: dict[str, tuple[Begin, list[Step], list[str], list[tuple[str, str]]]] = {
         ["units"],
         [("client", "broken by what was forwarded")],
     ),
+    "an error out of what was copied": (
+        units(Forward(5, is_copied=True)),
+        [(DOWN, b"first"), (UP, b"12345"), (UP, b"more")],
+        ["units"],
+        [("client", "broken by what was copied")],
+    ),
+    "an error out of the end": (
+        lambda: Units(breaks_at_end=True),
+        [(UP, unit(5)), (DOWN, b"first"), (UP, END), (DOWN, b"more")],
+        ["units"],
+        [("client", "broken by the end")],
+    ),
     "held, but not for long": (
         units(PAUSE),
         [(UP, bytes(MAX_PEEK)), HOLD_S / 2, (UP, b"x"), (DOWN, b"y")],
@@ -228,6 +246,12 @@ CASES: dict[str, tuple[Begin, list[Step], list[str], list[tuple[str, str]]]] = {
         ["units"],
         [],
     ),
+    "held for too long, and then more": (
+        units(PAUSE),
+        [(UP, bytes(MAX_PEEK)), 2 * HOLD_S, (UP, b"x"), (DOWN, b"y")],
+        ["units"],
+        [],
+    ),
     "held for too long, and too much": (
         units(PAUSE),
         [(UP, bytes(MAX_PEEK + 1)), 2 * HOLD_S, (UP, b"x")],
@@ -236,13 +260,13 @@ CASES: dict[str, tuple[Begin, list[Step], list[str], list[tuple[str, str]]]] = {
     ),
     "paused, and the other side ends": (
         units(PAUSE),
-        [(UP, b"early"), (DOWN, END), (UP, b"more")],
+        [(UP, b"early"), (DOWN, END), (UP, bytes(MAX_PEEK + 1))],
         ["units"],
         [],
     ),
     "switched, and the other side ends": (
         units(),
-        [(UP, b"!inner"), (DOWN, END), (UP, b"more")],
+        [(UP, b"!inner"), (DOWN, END), (UP, bytes(MAX_PEEK + 1))],
         ["units"],
         [],
     ),
