@@ -288,6 +288,21 @@ async def test_all_drivers_agree(
     assert made[0].shown == made[1].shown == made[2].shown
 
 
+SOCKS4: list[Step] = [(UP, b"\4\1\0\x50\x7f\0\0\1\0"), (DOWN, b"\0\x5a\0\0\0\0\0\0")]
+
+
+def test_no_more_than_sixteen_layers_are_followed() -> None:
+    """What is inside is relayed, unless a host is refused: it may be asked for there."""
+    script = 20 * SOCKS4
+    stack = 16 * ["socks4"] + ["unknown"]
+    record, replay = by_list(script)
+    assert record.stack == offline(script)[0] == stack
+    assert replay.moved[UP] == 20 * b"\4\1\0\x50\x7f\0\0\1\0"
+    strict = LayerContext(policy=FlowPolicy(refuse_what_cannot_be_read))
+    with pytest.raises(Blocked, match="more layers than are followed"):
+        Replay(Engine(Rules(), Record(), strict)).play(script)
+
+
 REQUEST = ("GET /", "GET http://ok.test/ HT", "GET / HTTP/1.1\r\nHo", "CONNECT ok.t", "\r\nGET /")
 OTHERWISE = ("GE", "GET /\r\n", "CONNECT", "PING", "USER a\r\n", "EHLO a")
 

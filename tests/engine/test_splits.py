@@ -53,6 +53,17 @@ SCRIPTS: dict[str, list[Step]] = {
         (UP, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0\0\0\3\1\5\0\0\0\1\x82\x86\x84"),
         (DOWN, b"\0\0\0\4\0\0\0\0\0\0\0\1\1\5\0\0\0\1\x88"),
     ],
+    "http-connect, refused, and a request that waits": [
+        (UP, b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test\r\n\r\n" + GET),
+        (DOWN, b"HTTP/1.1 407 No\r\nContent-Length: 0\r\n\r\n" + OK),
+    ],
+    "smtp, refused, and commands that wait": [
+        (DOWN, b"220 mx.example ESMTP\r\n"),
+        (UP, b"EHLO me\r\n"),
+        (DOWN, b"250-mx.example\r\n250 STARTTLS\r\n"),
+        (UP, b"STARTTLS\r\nNOOP\r\nSTARTTLS\r\n" + HELLO),
+        (DOWN, b"454 no\r\n250 ok\r\n220 go\r\n"),
+    ],
     "a request that breaks off": [(UP, GET + GET[:20])],
     "broken": [*SOCKS5[:3], (DOWN, b"\x09\x09\x09\x09"), (UP, b"more")],
     "nobody's": [(DOWN, b"\xff\0hello"), (UP, b"\0\1\2\3 nothing at all")],
