@@ -159,12 +159,12 @@ class BridgedServer(Handshake):
             await below.send_all(memoryview(legs.server.to_send()))
             await self.hear_finished()
         except TlsFailure as refusal:
-            failure = refusal
+            failure = refusal.with_traceback(None)
         except TlsError as error:
             await self.send_last(below, legs.server.fail(error.alert))
             failure = TlsFailure(error.message)
         except OSError as error:
-            reset = error
+            reset = error.with_traceback(None)
         except (StreamTruncated, trio.TooSlowError):
             pass
         else:
@@ -174,7 +174,10 @@ class BridgedServer(Handshake):
         if given_up is None:
             self.visit.needs(reason)
             if reset:
-                raise reset
+                try:
+                    raise reset
+                finally:
+                    del reset  # else the error knows this frame, and this frame the error
             await self.pass_on_failure(failure)
         return given_up
 

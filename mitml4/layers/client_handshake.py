@@ -62,7 +62,7 @@ class ClientHandshake:
 
         def note_reset() -> None:
             if error := self._reset_of_server():
-                resets.append(error)
+                resets.append(error.with_traceback(None))  # which knows this frame
                 scope.cancel()
 
         scope = trio.CancelScope(deadline=trio.current_time() + HANDSHAKE_S)

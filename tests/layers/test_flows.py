@@ -7,6 +7,8 @@ direct connection would bring.
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -292,13 +294,20 @@ def test_each_wait_of_a_flow_can_be_cancelled(talk, flow_lab) -> None:
     that only the garbage collector could find."""
     conversation = Conversation(talk, "the client first")
     last = conversation.run(flow_lab).steps
-    gc.collect()
-    gc.disable()
-    try:
+    with nothing_left():
         for at in range(1, last + 1):
             out = conversation.run(flow_lab, at=at, act="cancel")
             assert set(out.met.values()) <= {"all", "reset"}, at
             assert out.close.reason == "shutdown" or set(out.met.values()) == {"all"}, at
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """Of what is run, nothing is left that only the garbage collector could find."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
         kinds = Flow | Bridge | Lane | TlsStream | Engine | Plaintext
         assert [type(each) for each in gc.get_objects() if isinstance(each, kinds)] == []
     finally:
@@ -312,12 +321,36 @@ def test_a_reset_at_any_point_is_a_reset_at_the_other_end(talk, flow_lab, side: 
     other = "server" if side == "client" else "client"
     last = conversation.run(flow_lab).steps
     reasons = set()
-    for at in range(1, last + 1):
-        out = conversation.run(flow_lab, at=at, act=side)
-        assert out.met.get(other, "reset") in ("all", "reset"), at
-        assert out.close.reason in ("reset", "error") or out.met[other] == "all", at
-        reasons.add(out.close.reason)
+    with nothing_left():
+        for at in range(1, last + 1):
+            out = conversation.run(flow_lab, at=at, act=side)
+            assert out.met.get(other, "reset") in ("all", "reset"), at
+            assert out.close.reason in ("reset", "error") or out.met[other] == "all", at
+            reasons.add(out.close.reason)
     assert "reset" in reasons
+
+
+@pytest.mark.parametrize("talk", [Opaque, Http, TlsHttp])
+def test_a_reset_behind_an_end_reaches_an_end_that_is_silent(flow_lab, talk) -> None:
+    conversation = Conversation(talk(), "the request ends")
+
+    async def client(end) -> None:
+        await conversation.talk.open_client(end)
+        await end.send(conversation.talk.request)
+        await end.send_eof()
+        await trio.sleep(1)
+        end.stream.abort()
+
+    async def server(end) -> None:
+        await conversation.talk.open_server(end)
+        await end.expect(conversation.talk.request)
+        await end.expect_eof()
+        await end.stream.transport.wait_reset()
+
+    out = flow_lab.run(client, server, at=0)
+    out.check()
+    assert out.close.reason == "reset"
+    assert out.met == {"client": "all", "server": "reset"}
 
 
 @pytest.mark.parametrize("side", ["client", "server"])

@@ -131,10 +131,7 @@ class Edit:
             try:
                 await serve()
                 far.close()
-            except OSError as error:
-                errors.append(error)
-                far.abort()
-            except trio.ClosedResourceError:
+            except (OSError, trio.ClosedResourceError):
                 far.abort()
             except BaseException:
                 far.abort()
@@ -151,7 +148,6 @@ class Edit:
             with trio.move_on_after(_DRAIN_S):
                 await served.wait()
 
-        errors: list[OSError] = []
         await first_of(observe, partial(_then_wait, guarded))
 
 
