@@ -19,6 +19,7 @@ from mitml4.errors import MachineError
 from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
 from mitml4.net.place import HERE, Place
 from mitml4.net.stream import Transport
+from mitml4.net.tools import LIMITS
 
 __all__ = ["Accepted", "Ends", "IncomingConnection", "Listener", "listen"]
 
@@ -84,7 +85,8 @@ class Listener:
         try:
             sock = sock or listen(place=place)
         except OSError as error:
-            raise MachineError(f"cannot listen: {error.strerror}") from error
+            hint = LIMITS.get(error.errno or 0, "mitml4 doctor")
+            raise MachineError(f"cannot listen: {error.strerror}", hint=hint) from error
         self.address = Address.of(sock.getsockname())
         self._backlog = sock
         self._in_a_row = 0

@@ -31,4 +31,5 @@ def write_sysctl(name: str, value: str) -> None:
     try:
         (_DIRECTORY / name).write_text(value)
     except OSError as error:
-        raise MachineError(f"cannot set {name}: {error.strerror}") from error
+        hint = f"ls -l {_DIRECTORY / name}"
+        raise MachineError(f"cannot set {name}: {error.strerror}", hint=hint) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,7 @@ def attempt(*command: str, given: str = "", timeout_s: float | None = None) -> E
             )
         except subprocess.TimeoutExpired:
             reason = f"{command[0]} does not come to an end within {timeout_s:g} s"
-            raise MachineError(reason) from None
+            raise MachineError(reason, hint=shlex.join(command)) from None
 
 
 def run(*command: str, given: str = "") -> str:
@@ -126,5 +127,5 @@ def _starting(program: str) -> Iterator[None]:
 
 def _printed(ended: Ended) -> str:
     if ended.returncode != 0:
-        raise MachineError(f"{ended.args[0]}: {complaint(ended)}")
+        raise MachineError(f"{ended.args[0]}: {complaint(ended)}", hint=shlex.join(ended.args))
     return ended.stdout

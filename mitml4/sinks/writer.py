@@ -49,7 +49,9 @@ class Writer:
                 _serve(theirs, obey, keep, descriptors)
         if self._channel.recv(len(_READY)) != _READY:
             self.close()
-            raise MachineError("the process that writes files has ended at its start")
+            raise MachineError(
+                "the process that writes files has ended at its start", hint="sudo dmesg | tail"
+            )
 
     def ask(self, request: bytes) -> bytes:
         """Returns the answer. Blocks. Raises OSError."""

@@ -232,7 +232,7 @@ def test_a_full_disk_under_standard_output_is_an_error(command: str) -> None:
 
 
 def test_a_full_disk_under_standard_output_is_no_error_where_nothing_is_written() -> None:
-    """Such as where `run` gives its standard output to a command; the kernel refuses no bytes too."""
+    """As by `run`, whose command has it. The kernel refuses a write of no bytes, too."""
     script = "from mitml4.cli.console import Console; Console().data('')"
     with open("/dev/full", "w") as full:
         subprocess.run([sys.executable, "-c", script], stdout=full, check=True)

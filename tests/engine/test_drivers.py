@@ -288,12 +288,15 @@ async def test_all_drivers_agree(
     assert made[0].shown == made[1].shown == made[2].shown
 
 
-SOCKS4: list[Step] = [(UP, b"\4\1\0\x50\x7f\0\0\1\0"), (DOWN, b"\0\x5a\0\0\0\0\0\0")]
+SOCKS4: list[tuple[Direction, bytes | None]] = [
+    (UP, b"\4\1\0\x50\x7f\0\0\1\0"),
+    (DOWN, b"\0\x5a\0\0\0\0\0\0"),
+]
 
 
 def test_no_more_than_sixteen_layers_are_followed() -> None:
     """What is inside is relayed, unless a host is refused: it may be asked for there."""
-    script = 20 * SOCKS4
+    script: list[Any] = 20 * SOCKS4
     stack = 16 * ["socks4"] + ["unknown"]
     record, replay = by_list(script)
     assert record.stack == offline(script)[0] == stack

@@ -37,6 +37,7 @@ _AT_FDCWD: Final = -100
 _READ_ONLY: Final = 1 | 2 | 4 | 8  # MOUNT_ATTR_RDONLY, _NOSUID, _NODEV, _NOEXEC
 
 _TITLE: Final = "uncover: waits for the end of a session"
+_WITHOUT: Final = "leave its files as they are: --no-trust"
 _LABEL: Final = "security.selinux"
 _MOST_ENTRIES: Final = 8192
 _MOST_BYTES: Final = 64 << 20
@@ -66,7 +67,7 @@ class Covers:
             channel, _ = helper.start(partial(_work, namespace), keep=kept)
         except (OSError, MachineError) as error:
             reason = error.message if isinstance(error, MachineError) else error.strerror
-            raise MachineError(f"cannot mount in it: {reason}") from error
+            raise MachineError(f"cannot mount in it: {reason}", hint=_WITHOUT) from error
         return cls(channel)
 
     def file(self, target: int, content: bytes) -> None:
@@ -236,7 +237,7 @@ class _Room:
         self.entries -= 1
         self.size -= size
         if self.entries < 0 or self.size < 0:
-            raise MachineError("a directory of certificates is too large to copy")
+            raise MachineError("a directory of certificates is too large to copy", hint=_WITHOUT)
 
 
 def _copy_into(source: int, to: Path, room: _Room) -> None:

@@ -40,7 +40,8 @@ class Root:
             root = cls(os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
             os.close(root.open("/", os.O_PATH | os.O_DIRECTORY))
         except OSError as error:
-            raise MachineError(f"cannot see the files of process {pid}: {error.strerror}") from None
+            reason = f"cannot see the files of process {pid}: {error.strerror}"
+            raise MachineError(reason, hint=f"sudo ls /proc/{pid}/root/") from None
         return root
 
     @property

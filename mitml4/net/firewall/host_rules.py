@@ -158,7 +158,9 @@ class HostRules:
             if not removed:
                 break
             missing += removed
-        raise MachineError(f"the rules cannot be copied: {complaint(done)}")
+        raise MachineError(
+            f"the rules cannot be copied: {complaint(done)}", hint="sudo nft list ruleset"
+        )
 
     @cached_property
     def _all_blocks(self) -> tuple[tuple[Chain, tuple[Rule, ...]], ...]:

@@ -139,4 +139,4 @@ def _restore(program: str, lines: list[str]) -> int:
         if at >= len(lines) or not lines[at].startswith("-A"):
             break
         lines[at] = ""
-    raise MachineError(f"the rules of {program} cannot be copied")
+    raise MachineError(f"the rules of {program} cannot be copied", hint=f"sudo {program}-save")

@@ -141,7 +141,9 @@ class Namespace:
         try:
             sockets = sockets_of_host(environ)
         except OSError as error:
-            raise MachineError(f"cannot list the Unix sockets: {error.strerror}") from error
+            raise MachineError(
+                f"cannot list the Unix sockets: {error.strerror}", hint="ls -l /proc/net/unix"
+            ) from error
         with os.fdopen(os.memfd_create("hidden"), "wb") as paths:
             paths.write(b"\0".join(map(os.fsencode, sockets)))
             paths.flush()
@@ -205,7 +207,8 @@ class Namespace:
         try:
             return helper.ask(self._channel, what, descriptors or (), **arguments)
         except OSError as error:
-            raise MachineError(error.strerror or str(error)) from error
+            hint = LIMITS.get(error.errno or 0, "mitml4 doctor")
+            raise MachineError(error.strerror or str(error), hint=hint) from error
 
 
 def sources_of_host() -> Sources:

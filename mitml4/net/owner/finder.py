@@ -28,6 +28,7 @@ from mitml4.net.confinement import confine
 from mitml4.net.isolation import CLONE_NEWUSER
 from mitml4.net.owner.diag import open_diag, owned
 from mitml4.net.owner.processes import ProcessTable
+from mitml4.net.tools import LIMITS
 from mitml4.process import Process, RunningProcess
 
 __all__ = ["OwnerFinder"]
@@ -74,7 +75,10 @@ class OwnerFinder:
             try:
                 channel, _ = helper.start(partial(_work, diag, inode, user), keep=keep)
             except OSError as error:
-                raise MachineError(f"cannot look at processes: {error.strerror}") from error
+                hint = LIMITS.get(error.errno or 0, "mitml4 doctor")
+                raise MachineError(
+                    f"cannot look at processes: {error.strerror}", hint=hint
+                ) from error
         channel.setblocking(False)
         return cls(channel)
 
@@ -84,7 +88,10 @@ class OwnerFinder:
         try:
             return cls.start(open_diag())
         except OSError as error:
-            raise MachineError(f"cannot look at connections: {error.strerror}") from error
+            hint = "sudo modprobe tcp_diag"
+            raise MachineError(
+                f"cannot look at connections: {error.strerror}", hint=hint
+            ) from error
 
     def ask(self, client: Address, destination: Address, told: Told) -> None:
         """Call `told` with the process that has connected, while `run` runs; at once if it cannot

@@ -229,7 +229,9 @@ async def _free_network(pool: Sequence[str]) -> Network:
             return network
         if '"dst":"default"' in found:
             return network
-    raise MachineError("no address range is free for the session's test connection")
+    raise MachineError(
+        "no address range is free for the session's test connection", hint="ip route show table all"
+    )
 
 
 def _pair(interface: str, namespace: NetNamespace) -> str:

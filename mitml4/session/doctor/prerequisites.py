@@ -71,7 +71,11 @@ class Power:
     def find(cls, *, has_nft: bool) -> Power:
         is_capable = capabilities.has(Capability.NET_ADMIN, Capability.NET_RAW)
         if not has_nft:
-            return cls(is_capable, None, MachineError("nft is needed to see the rules"))
+            return cls(
+                is_capable,
+                None,
+                MachineError("nft is needed to see the rules", hint="apt install nftables"),
+            )
         try:
             return cls(is_capable, HostRules.read())
         except MachineError as error:

@@ -6,6 +6,7 @@ steps are recorded, and the failure is raised at the end.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -214,7 +215,10 @@ def _uninstall_from(
 def _forget(entry: Entry, record: Record, outcome: _Outcome, dry_run: bool) -> None:
     """Handle a recorded store that is not found: it is gone, or only hidden."""
     if Path(entry.place).exists():
-        raise MachineError(f"{entry.place} is no store that is found from here")
+        raise MachineError(
+            f"{entry.place} is no store that is found from here",
+            hint=f"ls -ld {shlex.quote(str(entry.place))}",
+        )
     outcome.say(f"{_title(entry)}: not there any more")
     if not dry_run:
         record.remove(entry)

@@ -221,11 +221,15 @@ def run(*argv: str, given: bytes = b"", who: Who | None = None) -> str:
             extra_groups=() if other else None,
         )
     except OSError as error:
-        raise MachineError(f"cannot run {argv[0]}: {error.strerror}") from error
+        raise MachineError(
+            f"cannot run {argv[0]}: {error.strerror}", hint=f"ls -l {shlex.quote(argv[0])}"
+        ) from error
     if done.returncode != 0:
         complaint = _complaint(done.stdout + b"\n" + done.stderr)
         name = Path(argv[0]).name
-        raise MachineError(f"{name}: {complaint or f'exit status {done.returncode}'}")
+        raise MachineError(
+            f"{name}: {complaint or f'exit status {done.returncode}'}", hint=shlex.join(argv)
+        )
     return done.stdout.decode(errors="replace")
 
 

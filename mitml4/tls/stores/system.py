@@ -115,7 +115,10 @@ class SystemStore:
         steps: list[Step] = []
         if os.path.lexists(file):
             if not _holds(file, entry.sha256):
-                raise MachineError(f"{file} is no longer what was installed: it stays")
+                raise MachineError(
+                    f"{file} is no longer what was installed: it stays",
+                    hint=f"openssl x509 -noout -subject -in {shlex.quote(str(file))}",
+                )
             steps.append(remove_file(file))
         elif entry.sha256 not in map(sha256_of, self.trusted()):
             return []
