@@ -91,7 +91,7 @@ DIRECTIONS: Final = (Direction.UP, Direction.DOWN)
 
 @plain_members
 class Verdict(Enum):
-    """The answer of a detector. It never flips: more bytes only turn NEED_MORE into another one.
+    """The answer of a detector. MATCH and REJECT are final: no bytes that follow change them.
 
     A server's bytes alone reject nothing, as long as the client may still speak: they may be the
     answer to what it says. `Protocol` sees to that for every detector.
