@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,17 +17,10 @@ from tests.e2e.proxies import serve_dante, serve_inside_tls, serve_ssh_d, serve_
 
 HTTP, HTTP_WITH_USER, TLS, NARROW, SQUID = 3128, 3129, 3130, 3131, 3132
 SOCKS, SOCKS_WITH_USER, DANTE, SSH_D = 1080, 1081, 1082, 1083
-WEB, SECURE, CLOSED, NO_PROXY, MUTE = 80, 443, 9, 10, 7777
+WEB, SECURE, CLOSED, NO_PROXY = 80, 443, 9, 10
 LOGIN = "alice:s3cret"
 CURL = ("curl", "-4", "--silent", "--show-error", "--max-time", "20")
 REFUSED, UNREACHABLE = 7, 7  # curl(1)
-
-
-@pytest.fixture(scope="module")
-def mute(lab) -> Iterator[int]:
-    """A proxy that accepts connections and never answers."""
-    with lab.server.call(lambda: socket.create_server((SERVER_V4, MUTE))) as server:
-        yield server.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -220,15 +212,6 @@ def test_a_python_client_gets_the_errno(host) -> None:
     )
     ended = host.run("python3", "-c", script, options=["--via", f"socks5h://{SERVER_V4}:{SOCKS}"])
     assert ended.out == "ConnectionRefusedError\n"
-
-
-def test_a_proxy_that_never_answers_is_not_waited_for_for_ever(host, mute: int) -> None:
-    options = ["--via", f"http://{SERVER_V4}:{mute}"]
-    ended = host.run(*CURL, "--max-time", "40", "http://www.example/", options=options)
-    assert ended.code == 28  # curl(1): timed out
-    error = ended.of_type("flow.error")[0]
-    assert (error["stage"], error["kind"]) == ("connect", "timeout")
-    assert error["reason"] == f"proxy http://{SERVER_V4}:{mute} does not answer"
 
 
 # --- the environment
