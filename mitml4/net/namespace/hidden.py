@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ _RUN: Final = ("/run", "/var/run")
 _OF_USERS: Final = "user"
 """A directory of /run in which every user's services put their sockets (file-hierarchy(7))."""
 _NOTHING: Final = Path("/dev/null")
-_LISTING: Final = Path("/proc/self/net/unix")
+_PROC: Final = Path("/proc")
 _DIRECTORIES: Final = (
     *("/tmp/.X11-unix", "/tmp/.ICE-unix", "/var/lib/incus", "/var/lib/lxd"),
     *("/var/snap/lxd/common/lxd", "/var/lib/docker", "/var/lib/containers"),
@@ -33,15 +34,27 @@ _DIRECTORIES: Final = (
 
 
 def sockets_of_host(environ: Mapping[str, str]) -> list[Path]:
-    """The paths of the Unix sockets in this network namespace, and of those that the environment
-    names, which may be served from another one."""
+    """The paths of the Unix sockets in the network namespace of each process that this one sees,
+    and of those that the environment names."""
     found = [environ.get("SSH_AUTH_SOCK", "")]
     for variable in ("DOCKER_HOST", "CONTAINER_HOST", "DBUS_SESSION_BUS_ADDRESS"):
         value = environ.get(variable, "")
         found += [each.partition(",")[0] for each in value.replace("path=", "//").split("//")]
-    for line in _LISTING.read_text(errors="surrogateescape").splitlines()[1:]:
-        found += line.split(maxsplit=7)[7:]  # proc_pid_net(5)
+    for listing in _listings():
+        with suppress(OSError):  # the process has ended
+            lines = listing.read_text(errors="surrogateescape").splitlines()[1:]
+            found += [path for line in lines for path in line.split(maxsplit=7)[7:]]
     return [Path(each) for each in dict.fromkeys(found) if each.startswith("/")]
+
+
+def _listings() -> Iterable[Path]:
+    """The list of Unix sockets of each network namespace (proc_pid_net(5)). A path leads to its
+    socket from any of them."""
+    found: dict[int, Path] = {}
+    for listing in _PROC.glob("[0-9]*/net/unix"):
+        with suppress(OSError):  # each namespace has other inodes
+            found.setdefault(listing.stat().st_ino, listing)
+    return found.values()
 
 
 def directories_of(environ: Mapping[str, str]) -> list[Path]:

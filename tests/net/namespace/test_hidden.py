@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 from pathlib import Path
 
@@ -25,6 +26,27 @@ def test_sockets_are_found_that_listen_or_that_the_environment_names(tmp_path: P
     assert found[:3] == [Path("/a/agent"), Path("/a/docker.sock"), Path("/a/bus")]
     assert all(each.is_absolute() for each in found)
     assert path not in sockets_of_host({})
+
+
+def test_sockets_of_other_network_namespaces_are_found_too(tmp_path: Path) -> None:
+    path = tmp_path / "elsewhere"
+    fork = multiprocessing.get_context("fork")
+    ready, wait = fork.Event(), fork.Event()
+
+    def serve() -> None:
+        isolation.unshare_without_power(isolation.CLONE_NEWNET, root=False)
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.bind(str(path))
+            ready.set()
+            wait.wait()
+
+    process = fork.Process(target=serve)
+    process.start()
+    assert ready.wait(20)
+    found = sockets_of_host({})
+    wait.set()
+    process.join()
+    assert path in found
 
 
 def test_directories_of_services_are_those_of_the_user() -> None:
