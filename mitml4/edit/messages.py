@@ -9,7 +9,16 @@ from typing import Final, Literal, TypeAlias
 from mitml4.dataclass import dataclass
 from mitml4.edit.headers import Headers
 
-__all__ = ["Answer", "Ending", "Message", "Request", "Response", "Server", "plain_answer"]
+__all__ = [
+    "Answer",
+    "Ending",
+    "Message",
+    "Request",
+    "Response",
+    "Server",
+    "is_unread",
+    "plain_answer",
+]
 
 REASONS: Final = {200: "OK", 404: "Not Found", 502: "Bad Gateway", 503: "Service Unavailable"}
 
@@ -49,7 +58,7 @@ class _HttpMessage:
     """The content, with its codings undone. None: it is not handed over, since nobody asked for it,
     or it is above the limit, or its coding cannot be undone."""
     streams: bool = False
-    """Whether content passes by without being held: then no other body can be set."""
+    """Whether content passes by without being handed over: then no other body can be set."""
     delay_s: float = 0.0
     """How long it waits before it goes on."""
     rate: float | None = None
@@ -101,6 +110,11 @@ def plain_answer(status: int, text: str) -> Response:
     headers = Headers.of([("Content-Type", "text/plain; charset=utf-8")])
     body = f"mitml4: {text}\n".encode("utf-8", "backslashreplace")
     return Response(status=status, headers=headers, body=body)
+
+
+def is_unread(message: Request | Response, came: bytes | bytearray) -> bool:
+    """Whether a body came that is not handed over, such as one whose coding cannot be undone."""
+    return bool(came) and message.body is None
 
 
 @dataclass(slots=True, kw_only=True)

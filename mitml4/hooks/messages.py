@@ -33,8 +33,9 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class ContentNotHeldError(ValueError):
-    """The content passes by without being held: it is above `--edit-limit`, has no end that is
-    worth waiting for (`text/event-stream`, gRPC), or the script has `bodies = False`."""
+    """The content passes by without being held: it is above `--edit-limit`, its coding cannot be
+    undone, it has no end that is worth waiting for (`text/event-stream`, gRPC), or the script has
+    `bodies = False`."""
 
 
 class _HttpMessage:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 from types import ModuleType
 from typing import Any
 
+import h2.events
 import pytest
 
 from mitml4.events import RuleApplied, ScriptError
 from mitml4.hooks.editor import HookEditor, Info
 from mitml4.hooks.runner import ScriptHooks, describe
 from mitml4.hooks.wire import Contents, Frame
-from tests.layers.conftest import EDIT_LIMIT, FlowLab, Outcomes, Script
+from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes, Script
 from tests.layers.test_editing import (
     AS_IT_CAME,
     GET,
@@ -22,6 +24,7 @@ from tests.layers.test_editing import (
     says,
     unchanged,
 )
+from tests.layers.test_misdirected import Peer, get
 
 IDENTITY = """
 def request(flow, request):
@@ -168,3 +171,59 @@ def test_what_cannot_match_takes_its_usual_way(flow_lab: FlowLab) -> None:
     text = "match = 'not port:443'\ndef response(flow, request, response): 1 / 0"
     client, server = conversation(unchanged(GET, OK))(False)
     assert met_all(run(flow_lab, text, client, server))
+
+
+LIES = {"gzip": b"plain text", "gzip, zstd": gzip.compress(b"a"), "sdch": b"text", "br": b"\xff"}
+TELLS_HELD = """
+def tell(message):
+    try:
+        message.text += "!"
+    except ValueError as error:
+        message.headers["X-Told"] = type(error).__name__
+def request(flow, request):
+    tell(request)
+def response(flow, request, response):
+    tell(response)
+"""
+
+
+@pytest.mark.parametrize("coding", LIES)
+def test_a_body_whose_coding_lies_is_not_taken_for_an_empty_one(
+    flow_lab: FlowLab, coding: str
+) -> None:
+    body = LIES[coding]
+    length = b"Content-Length: %d\r\nContent-Encoding: %b\r\n" % (len(body), coding.encode())
+    told, sent, answered = b"X-Told: ContentNotHeldError\r\n", b"POST /a HTTP/1.1\r\n", OK[:17]
+    client, server = conversation(
+        (
+            sent + length + b"\r\n" + body,
+            sent + length + told + b"\r\n" + body,
+            answered + length + b"\r\n" + body,
+            answered + length + told + b"\r\n" + body,
+        )
+    )(False)
+    assert met_all(run(flow_lab, TELLS_HELD, client, server))
+
+
+def test_a_body_whose_coding_lies_is_held_in_http_2_neither(flow_lab: FlowLab) -> None:
+    client, server = Peer(True), Peer(False)
+    told = []
+
+    async def ask(end: End) -> None:
+        field = ("content-encoding", "gzip")
+        client.connection.send_headers(1, get("a.test", field, method="POST"))
+        client.connection.send_data(1, b"plain text", end_stream=True)
+        await client.speak(end, lambda: bool(client.of(h2.events.StreamEnded)))
+
+    async def answer(end: End) -> None:
+        await server.speak(end, lambda: bool(server.of(h2.events.StreamEnded)), answers=False)
+        told.extend(server.of(h2.events.RequestReceived)[0].headers)
+        fields = [(":status", "200"), ("content-encoding", "zstd")]
+        server.connection.send_headers(1, fields)
+        server.connection.send_data(1, b"plain text", end_stream=True)
+        await server.speak(end, lambda: False)
+
+    run(flow_lab, TELLS_HELD, ask, answer)
+    told.extend(client.of(h2.events.ResponseReceived)[0].headers)
+    assert [value for name, value in told if name == "x-told"] == 2 * ["ContentNotHeldError"]
+    assert (server.content(1), client.content(1)) == (b"plain text", b"plain text")

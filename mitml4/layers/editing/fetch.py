@@ -12,7 +12,7 @@ import trio
 from mitml4.edit.codings import body_bytes, content_codings, decoded
 from mitml4.edit.headers import check_field
 from mitml4.edit.http1 import BodyReader, ResponseHead, head_length, read_response
-from mitml4.edit.messages import Answer, Response, plain_answer
+from mitml4.edit.messages import Answer, Response, is_unread, plain_answer
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
 from mitml4.layers.editing.http2_stream import StreamEditing
@@ -209,7 +209,7 @@ class Fetch:
         content = b""
         if self._wants_body(response):
             content = await self._hold(server, body, response)
-        response.streams = not body.is_done
+        response.streams = not body.is_done or is_unread(response, content)
         came = response.body
         ending = await self._on.editor.response(self._on.flow, self._request, response)
         await sleep(response.delay_s)

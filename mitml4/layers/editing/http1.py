@@ -30,7 +30,7 @@ from mitml4.edit.http1 import (
     read_response,
     response_bytes,
 )
-from mitml4.edit.messages import Ending, Request, Response, plain_answer
+from mitml4.edit.messages import Ending, Request, Response, is_unread, plain_answer
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import end, sleep
 from mitml4.layers.editing.http1_connection import Http1Connection, Unreadable, feed
@@ -111,7 +111,7 @@ class Http1Editing(Http1Connection):
             except Unreadable:
                 raise Unreadable(raw) from None
         original = Headers(request.headers.fields)
-        request.streams = not body.is_done
+        request.streams = not body.is_done or is_unread(request, raw_body)
         answer = await editor.request(flow, request)
         await sleep(request.delay_s)
         if isinstance(answer, Ending):
@@ -298,7 +298,7 @@ class Http1Editing(Http1Connection):
                 raw_body = await self._hand_over(head, response, body, server, request.stream)
             except Unreadable:
                 return self._pass_on(exchange, raw)
-        response.streams = not body.is_done
+        response.streams = not body.is_done or is_unread(response, raw_body)
         ending = await exchange.editor.response(exchange.flow, request, response)
         await sleep(response.delay_s)
         if ending:

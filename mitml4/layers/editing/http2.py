@@ -16,7 +16,7 @@ import trio
 
 from mitml4.edit.http2.core import Http2Core
 from mitml4.edit.http2.state import Job, Stream
-from mitml4.edit.messages import Answer, Ending, Request, Response, plain_answer
+from mitml4.edit.messages import Answer, Ending, Request, Response, is_unread, plain_answer
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.ending import sleep
 from mitml4.layers.editing.fetch import Fetch
@@ -181,7 +181,7 @@ class Http2Editing:
         wants = wants and self._has_end(stream, request)
         if not self._has_body(stream, UP, wants):
             return
-        request.streams = not stream.up.has_ended
+        request.streams = not stream.up.has_ended or is_unread(request, stream.up.queue)
         answer = await editor.request(flow, request)
         if request.server and not answer:
             self._fetching.add(stream.number)
@@ -235,7 +235,7 @@ class Http2Editing:
         wants = editor.wants_body(flow, request, response) and self._has_end(stream, response)
         if not self._has_body(stream, DOWN, wants):
             return
-        response.streams = not stream.down.has_ended
+        response.streams = not stream.down.has_ended or is_unread(response, stream.down.queue)
         ending = await editor.response(flow, request, response)
         if response.delay_s:
             self._nursery.start_soon(self._responded_later, stream, ending)
