@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -101,31 +101,25 @@ def detect(
     hub = Hub(outputs.sinks, condition=filter)
     detection = Detection(hub, tunnels=not no_tunnels, shown=settings, secrets=secrets)
     detection.start()
-    failure: CaptureError | None = None
     interruption = _Interruption()
 
     def before_read() -> None:
         outputs.flush()
         interruption.check()
 
+    def read(name: str) -> None:
+        with _opened(name) as stream, _progress(stream, name, console.color) as counted:
+            packets = read_packets(
+                cast("BinaryIO", _Interruptible(counted, interruption)),
+                _shown(name),
+                on_secrets=secrets.add,
+                on_comment=detection.add_comment,
+                on_read=before_read,
+            )
+            detection.read(packets)
+
     with interruption:
-        for name in files:
-            try:
-                with _opened(name) as stream, _progress(stream, name, console.color) as counted:
-                    detection.read(
-                        read_packets(
-                            cast("BinaryIO", _Interruptible(counted, interruption)),
-                            _shown(name),
-                            on_secrets=secrets.add,
-                            on_comment=detection.add_comment,
-                            on_read=before_read,
-                        )
-                    )
-            except _InterruptedError:
-                break
-            except CaptureError as error:
-                console.error(error)
-                failure = failure or error
+        failure = _read_each(files, read, console)
     ended_by = interruption.by
     detection.stop(ended_by.name if ended_by else failure.message if failure else "done")
     outputs.finish()
@@ -137,6 +131,23 @@ def detect(
     if ended_by:
         return 128 + ended_by
     return ExitCode.FAILED if failure else ExitCode.DONE
+
+
+def _read_each(
+    files: Iterable[str], read: Callable[[str], None], console: Console
+) -> CaptureError | None:
+    """Read one file after the other, until a signal ends that. Prints each error, and returns the
+    first."""
+    failure: CaptureError | None = None
+    for name in files:
+        try:
+            read(name)
+        except _InterruptedError:
+            break
+        except CaptureError as error:
+            console.error(error)
+            failure = failure or error
+    return failure
 
 
 class _InterruptedError(CaptureError):

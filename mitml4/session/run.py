@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import stat
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -124,12 +125,7 @@ async def _run(
         )
         session.policy.limit(authorities.widest.permitted_domains)
         if config.trust:
-            trust = CommandTrust.of(roots, authorities, environ)
-            browsers = BrowserTrust(trust.builtin, environ, config.argv, trust.directory)
-            namespace.mount_files(trust.directory, {**trust.files, **browsers.files})
-            browsers.show(namespace)
-            namespace.for_the_end(each.public_bytes(Encoding.DER) for each in trust.builtin)
-            environ = dict(trust.environ)
+            environ = _make_trusted(namespace, roots, authorities, environ, config.argv)
         if config.policy.allow:
             namespace.hide_services(os.environ)
     except BaseException:
@@ -159,6 +155,23 @@ async def _run(
         nursery.cancel_scope.cancel()
     assert command.status is not None
     return command.status or (ExitCode.FAILED if session.has_lost_output else ExitCode.DONE)
+
+
+def _make_trusted(
+    namespace: Namespace,
+    roots: CommandRoots,
+    authorities: Authorities,
+    environ: Mapping[str, str],
+    argv: Sequence[str],
+) -> dict[str, str]:
+    """Mount files of roots with the authority in the namespace; returns the environment that names
+    them. Raises MachineError."""
+    trust = CommandTrust.of(roots, authorities, environ)
+    browsers = BrowserTrust(trust.builtin, environ, argv, trust.directory)
+    namespace.mount_files(trust.directory, {**trust.files, **browsers.files})
+    browsers.show(namespace)
+    namespace.for_the_end(each.public_bytes(Encoding.DER) for each in trust.builtin)
+    return dict(trust.environ)
 
 
 class _RunSession(Session):

@@ -272,7 +272,7 @@ def test_what_must_wait_waits_for_so_long_and_up_to_a_bound(odd: Any) -> None:
     assert seen.kept_bytes == 0
 
 
-def test_a_held_direction_goes_on_when_the_other_changes_its_mind(odd: Any) -> None:
+def test_a_held_direction_goes_on_when_the_other_one_changes_it(odd: Any) -> None:
     def hear(conversation: Conversation, direction: Direction, data: bytes) -> int:
         if direction is DOWN:
             conversation.up = PEEK

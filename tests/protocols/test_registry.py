@@ -623,7 +623,7 @@ def test_a_server_that_speaks_first_rules_nothing_out_while_the_client_is_silent
 
 
 def test_an_opening_that_stays_unclear_too_long_is_what_is_likely() -> None:
-    registry = Registry([row("patient", Verdict.LIKELY)])
+    registry = Registry([row("likely", Verdict.LIKELY)])
     half = MAX_OPENING // 2
     assert registry.detect(Opening(up=b"a" * half, down=b"a" * (half - 1))).undecided
     detection = registry.detect(Opening(up=b"a" * half, down=b"a" * half))

@@ -276,7 +276,7 @@ async def test_a_cut_behind_a_request_for_a_certificate_is_no_fault_of_ours(
     async def serve(stream: trio.SocketStream) -> None:
         outer = trio.SSLStream(stream, outside, server_side=True)
         await trio.SSLStream(outer, inside, server_side=True).do_handshake()
-        await stream.send_eof()  # of TCP: neither TLS says goodbye
+        await stream.send_eof()  # of TCP: without close_notify on either side
         await trio.sleep_forever()
 
     async with lab(serve, hold_s=5) as proxy:

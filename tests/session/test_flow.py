@@ -69,7 +69,7 @@ async def test_a_reset_of_the_server_resets_the_client(lab) -> None:
 
     async def server(stream: trio.SocketStream) -> None:
         await stream.receive_some()
-        await stream.send_all(b"\x00last words")
+        await stream.send_all(b"\x00the rest")
         stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         await heard.wait()
         stream.socket.close()
@@ -77,7 +77,7 @@ async def test_a_reset_of_the_server_resets_the_client(lab) -> None:
     async with lab(server) as proxy:
         client = await proxy.connect()
         await client.send_all(b"\x00go")
-        assert await client.receive_some() == b"\x00last words"
+        assert await client.receive_some() == b"\x00the rest"
         heard.set()
         with pytest.raises(trio.BrokenResourceError), trio.fail_after(5):
             await client.receive_some()

@@ -1,4 +1,4 @@
-"""What is held back for a layer that may begin never waits for good."""
+"""What is held back for a layer that may begin is released in the end."""
 
 from __future__ import annotations
 

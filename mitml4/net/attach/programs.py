@@ -18,7 +18,7 @@ from mitml4.net.attach.target import Target
 __all__ = ["Program", "ProgramGroup", "program_groups"]
 
 _NS_GET_USERNS: Final = 0xB701  # linux/nsfs.h
-_MOST: Final = 8
+_MAX_NAMESPACES: Final = 8
 """The number of mount namespaces that are looked at."""
 
 
@@ -107,10 +107,10 @@ def program_groups(target: Target, variables: Collection[str]) -> tuple[list[Pro
         with suppress(OSError):
             pids.pop(os.stat(f"/proc/{pid}/ns/mnt").st_ino, None)
     groups = []
-    for together in list(pids.values())[:_MOST]:
+    for together in list(pids.values())[:_MAX_NAMESPACES]:
         with suppress(OSError, MachineError):
             groups.append(ProgramGroup.of_processes(together, variables))
-    return groups, max(0, len(pids) - _MOST)
+    return groups, max(0, len(pids) - _MAX_NAMESPACES)
 
 
 def _own_line() -> Iterator[int]:

@@ -195,7 +195,7 @@ class Policy:
 
     def _allows_target(self, target: Target) -> bool:
         """An address has to be allowed in each of its readings, a name in one of its forms."""
-        hosts, special = _judged(target.host), (*_SPECIAL, *self.own)
+        hosts, special = _readings(target.host), (*_SPECIAL, *self.own)
         by_host = [
             any(each.names(host, target.port, special) for each in self.allow) for host in hosts
         ]
@@ -203,7 +203,7 @@ class Policy:
 
     def _is_special(self, target: Target) -> bool:
         """Whether it is an address that has to be named, whoever has given it."""
-        addresses = (each for each in _judged(target.host) if not isinstance(each, str))
+        addresses = (each for each in _readings(target.host) if not isinstance(each, str))
         return any(each in network for each in addresses for network in (*_SPECIAL, *self.own))
 
 
@@ -260,7 +260,7 @@ def _first_match(patterns: Iterable[HostPattern], ends: Sequence[End]) -> HostPa
     return next((item for item in patterns if any(map(item.matches, ends))), None)
 
 
-def _judged(host: str) -> tuple[Host, ...]:
+def _readings(host: str) -> tuple[Host, ...]:
     """The readings of a host; of an IPv4 address in an IPv6 one, only the former."""
     return tuple(
         each

@@ -31,8 +31,8 @@ __all__ = ["CHANGE", "Renegotiable", "Renegotiation"]
 CHANGE: Final = (RecordType.CHANGE_CIPHER_SPEC, b"\x01")
 """Behind this record, records have the new keys."""
 
-_MOST: Final = 8
-"""So many renegotiations has one connection. Each costs us two signatures."""
+_MAX_RENEGOTIATIONS: Final = 8
+"""Of one connection. Each costs us two signatures."""
 _TLS_1_2: Final = 0x0303
 _TLS_1_3_SUITES: Final = 0x13
 _REPEATED: Final = frozenset(
@@ -66,7 +66,7 @@ class Renegotiable:
     identity: Identity | None
     """What answers a server that asks for a client's certificate."""
     keylog: KeyLog | None
-    left: int = _MOST
+    left: int = _MAX_RENEGOTIATIONS
 
     def begin(self) -> Renegotiation | None:
         """None: there were too many."""

@@ -139,7 +139,7 @@ def test_a_wall_is_not_blamed_for_a_loopback_that_is_down(on_host) -> None:
     assert check.state == "skip"
 
 
-def test_rules_that_only_root_sees_are_not_judged(on_host) -> None:
+def test_rules_that_only_root_sees_are_not_assessed(on_host) -> None:
     check = on_host(lambda: check_input(Rehearsals(Settings.read(), None)))
     assert (check.state, check.remedy) == ("skip", ("sudo mitml4 doctor",))
 
@@ -150,7 +150,7 @@ def test_rules_that_cannot_be_read_are_not_said_to_be_roots() -> None:
     assert (check.found, check.remedy) == ("nft: it is broken", ("nft list ruleset",))
 
 
-def test_rules_that_cannot_be_copied_are_not_judged(on_host, monkeypatch) -> None:
+def test_rules_that_cannot_be_copied_are_not_assessed(on_host, monkeypatch) -> None:
     def fail(_: HostRules) -> int:
         raise MachineError("the rules cannot be copied")
 

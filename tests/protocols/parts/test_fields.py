@@ -54,7 +54,7 @@ def test_a_reader_moves_behind_what_it_reads() -> None:
         (b"n\x00", Verdict.MATCH),
     ],
 )
-def test_a_text_is_judged_by_length_and_alphabet(data: bytes, verdict: Verdict) -> None:
+def test_a_text_is_detected_by_length_and_alphabet(data: bytes, verdict: Verdict) -> None:
     assert evaluate(lambda reader: reader.until(b"\0", 4), data) is verdict
 
 

@@ -919,7 +919,7 @@ def meet_1_2(
     leg.finish()
     server.take_answer(leg.to_send())
     if not event.ticket:
-        server.send_end()
+        server.send_eof()
         event = fed(leg, server.taken(), size)
     return event
 
