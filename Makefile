@@ -112,13 +112,11 @@ bench: .venv/ready-to-develop
 # As an ordinary user, so that the tests with a PostgreSQL server run too.
 foreign-suites: .venv/ready-to-develop
 	@tools/install-commands $(TOOLS) redis-server=redis-server pg_ctlcluster=postgresql \
-	    nghttpd=nghttp2-server
-	$(BIN)/python tools/foreign_suites.py $(if $(EDIT),--edit $(EDIT)) $(SUITES)
+	    nghttpd=nghttp2-server nginx=nginx
+	$(BIN)/python tools/foreign_suites.py $(addprefix --edit ,$(EDIT)) $(SUITES)
 
 conformance:
-	@for edit in "" script rules; do \
-	    $(MAKE) --no-print-directory foreign-suites SUITES="http2-cases autobahn" EDIT=$$edit || exit; \
-	done
+	@$(MAKE) --no-print-directory foreign-suites SUITES="http2-cases autobahn"
 
 tls-runner: .venv/ready-to-develop
 	@tools/install-commands go=golang-go $(GO_SOURCES)/crypto=golang-golang-x-crypto-dev \

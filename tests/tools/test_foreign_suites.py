@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -38,13 +40,13 @@ def test_what_ends_otherwise_twice_differs(tool) -> None:
         {"otherwise": "passed", "gone": "passed", "once": "passed", "flaky": "failure"},
         {"otherwise": "passed", "gone": "passed", "once": "passed", "flaky": "passed"},
     ]
+    first = {name: {end} for name, end in plain.pop(0).items()}
     through = [
         {"same": "passed", "otherwise": "failure", "once": "failure", "flaky": "failure"},
         {"otherwise": "passed", "once": "passed", "flaky": "failure"},
         {"otherwise": "failure", "once": "passed", "flaky": "failure"},
     ]
-    count, differing = tool.compare(Recorded(plain, through), ["through"])
-    assert count == 5
+    differing = tool.compare(Recorded(plain, through), first, ["through"])
     assert differing == {"gone": ("passed", "missing"), "otherwise": ("passed", "failure")}
 
 
@@ -61,11 +63,47 @@ def test_only_the_tests_that_differ_are_run_again(tool, tmp_path) -> None:
 
 def test_a_difference_has_a_reason_or_says_that_it_has_none(tool, capsys) -> None:
     known = "aiosmtpd.tests.test_smtps.TestSMTPS::test_smtps"
-    assert tool.report("aiosmtpd", 2, {known: ("passed", "failure")})
+    assert tool.report("aiosmtpd", "none", {known: ("passed", "failure")})
     assert "names its own CA" in capsys.readouterr().out
-    assert not tool.report("h11", 2, {known: ("passed", "failure")})
+    assert not tool.report("h11", "none", {known: ("passed", "failure")})
     assert "NO REASON KNOWN" in capsys.readouterr().out
-    assert not tool.report("h11", 0, {}), "a suite that does not start"
+
+
+class Uninstallable:
+    def prepare(self) -> None:
+        raise subprocess.CalledProcessError(1, ["pip", "download", "h11==0.16.0"])
+
+
+class Silent:
+    """A suite that does not start."""
+
+    def prepare(self) -> None:
+        pass
+
+    def run(self, prefix, names=()) -> dict[str, str]:
+        return {}
+
+
+class Sound(Silent):
+    def run(self, prefix, names=()) -> dict[str, str]:
+        return {"one": "passed", "two": "passed"}
+
+
+@pytest.mark.parametrize(
+    ("checkout", "code", "said"),
+    [
+        (Uninstallable, 0, "h11: left out, `pip download h11==0.16.0` failed"),
+        (Silent, 1, "h11: no test ran"),
+        (Sound, 0, "| h11 | 2 | 0 | 0 | 0 |"),
+    ],
+)
+def test_each_suite_ends_in_the_table_or_with_a_reason(
+    tool, monkeypatch, capsys, checkout, code, said
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["foreign_suites.py", "h11"])
+    monkeypatch.setattr(tool, "CHECKOUTS", {"h11": lambda *_: checkout()})
+    assert tool.main() == code
+    assert said in capsys.readouterr().out
 
 
 def test_the_reasons_are_for_suites_that_there_are(tool) -> None:

@@ -71,7 +71,8 @@ class Checkout:
         nodes = sorted({self._node(name) for name in names})
         pytest = [
             *(str(self.python), "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider"),
-            *("--timeout=60", f"--junit-xml={self.report}"),
+            # Not with source lines, which it cannot always read (python/cpython#106905).
+            *("--timeout=60", "--tb=native", f"--junit-xml={self.report}"),
             *(*self.suite.options, *(nodes or self.suite.tests)),
         ]
         if not self.suite.server:
