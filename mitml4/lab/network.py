@@ -11,11 +11,11 @@ The router forwards; mitml4 runs in it.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from mitml4.net.netns import NetNamespace, connect_with_veth
 
@@ -49,6 +49,9 @@ SERVER_V6: Final = "2001:db8:2::2"
 
 _UPLINK: Final = "eth0"
 
+Connect: TypeAlias = Callable[[NetNamespace, str, NetNamespace, str], None]
+"""Connects two namespaces by interfaces of these names, both down, without addresses."""
+
 _SETUP_TIMEOUT_S: Final = 5.0
 _IF_INET6: Final = Path("/proc/thread-self/net/if_inet6")
 """One line each: address, interface index, prefix length, scope, flags (in hex), interface."""
@@ -59,21 +62,21 @@ _IFA_F_TENTATIVE: Final = 0x40  # linux/if_addr.h
 class LabNetwork:
     """The three namespaces, up and routed. Close it, or use it as a context manager."""
 
-    def __init__(self) -> None:
+    def __init__(self, connect: Connect = connect_with_veth) -> None:
         """Create it, with an `ip` call or two per namespace. Raises MachineError without
         CAP_SYS_ADMIN."""
         with ExitStack() as undo:
             self.client = undo.enter_context(NetNamespace())
             self.router = undo.enter_context(NetNamespace())
             self.server = undo.enter_context(NetNamespace())
-            self._wire()
+            self._wire(connect)
             self._undo = undo.pop_all()
 
-    def _wire(self) -> None:
+    def _wire(self, connect: Connect) -> None:
         for namespace in (self.client, self.router, self.server):
             namespace.call(_expect_no_duplicates)
-        connect_with_veth(self.router, LAN, self.client, _UPLINK)
-        connect_with_veth(self.router, WAN, self.server, _UPLINK)
+        connect(self.router, LAN, self.client, _UPLINK)
+        connect(self.router, WAN, self.server, _UPLINK)
         _batch(
             self.router,
             _addresses(LAN, ROUTER_LAN_V4, ROUTER_LAN_V6),

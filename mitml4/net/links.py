@@ -62,10 +62,10 @@ class LinkWatch:
 
     def __init__(self, names: Iterable[str], place: Place = HERE) -> None:
         """The interfaces exist. Raises OSError."""
-        self._place = place
-        self._socket = place.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+        self._socket = _route_socket(place)
         self._socket.bind((0, _RTMGRP_LINK))
-        present = _links(place)
+        self._asking = _route_socket(place)  # kept: later there may be no descriptor left
+        present = _links(self._asking)
         self._given = {name: _by_name(present, name) for name in names}
         self._now = dict(self._given)
         self._names = {link.index: link.name for link in present.values()}
@@ -96,12 +96,13 @@ class LinkWatch:
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             self._forget_messages()
-            if found := self._compare(_links(self._place)):
+            if found := self._compare(_links(self._asking)):
                 return found
 
     def close(self) -> None:
         trio.lowlevel.notify_closing(self._socket)
         self._socket.close()
+        self._asking.close()
 
     def _forget_messages(self) -> None:
         """The messages only say that something has changed; some may be lost."""
@@ -149,25 +150,28 @@ class LinkWatch:
 
 def names_of_links(place: Place) -> tuple[str, ...]:
     """The interfaces of a network namespace except `lo`. Raises OSError."""
-    return tuple(link.name for link in _links(place).values() if link.name != "lo")
+    with _route_socket(place) as sock:
+        return tuple(link.name for link in _links(sock).values() if link.name != "lo")
 
 
 def loopback_is_up(place: Place) -> bool:
     """Whether `lo` of a network namespace is up. Raises OSError."""
-    return any(link.name == "lo" and link.is_up for link in _links(place).values())
+    with _route_socket(place) as sock:
+        return any(link.name == "lo" and link.is_up for link in _links(sock).values())
 
 
 def has_global_v6(place: Place) -> bool:
     """Whether an interface of a network namespace has a global IPv6 address. Raises OSError."""
     asked = _ADDRESS.pack(socket.AF_INET6, 0, 0, 0, 0)
-    with place.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as sock:
+    with _route_socket(place) as sock:
         found = [_ADDRESS.unpack_from(each) for each in dump(sock, _RTM_GETADDR, asked)]
     return any(each[0] == socket.AF_INET6 and each[3] == _GLOBAL for each in found)
 
 
 def vrf_of(name: str) -> str | None:
     """The VRF that an interface belongs to, or is. None if it does not exist. Raises OSError."""
-    present = _links(HERE)
+    with _route_socket(HERE) as sock:
+        present = _links(sock)
     link = _by_name(present, name)
     master = present.get(link.master) if link and link.master else None
     return next((each.name for each in (link, master) if each and each.is_vrf), None)
@@ -177,11 +181,14 @@ def _by_name(present: Mapping[int, _Link], name: str) -> _Link | None:
     return next((link for link in present.values() if link.name == name), None)
 
 
-def _links(place: Place) -> dict[int, _Link]:
-    """The interfaces that exist, by index."""
-    with place.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE) as sock:
-        links = map(_parse, dump(sock, _RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0)))
-        return {link.index: link for link in links}
+def _route_socket(place: Place) -> socket.socket:
+    return place.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_ROUTE)
+
+
+def _links(sock: socket.socket) -> dict[int, _Link]:
+    """The interfaces that exist, by index. Raises OSError."""
+    links = map(_parse, dump(sock, _RTM_GETLINK, _LINK.pack(0, 0, 0, 0, 0)))
+    return {link.index: link for link in links}
 
 
 def _parse(body: bytes) -> _Link:

@@ -29,6 +29,7 @@ from mitml4.events import FlowClose, FlowLayer
 from mitml4.hooks.editor import HookEditor, HookError
 from mitml4.layers.report import Report
 from mitml4.layers.tls import TlsInterceptor
+from mitml4.net.dial import EXHAUSTED
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.process import RunningProcess
@@ -89,7 +90,7 @@ class Workers:
         """Errors of outputs that were told."""
         self._surplus = 0
         self._is_stopping = False
-        self.workers = [_Worker(*self._begun()) for _ in range(count)]
+        self.workers = [_Worker(self._begun(), None) for _ in range(count)]
 
     @classmethod
     def of(
@@ -121,13 +122,25 @@ class Workers:
             )
         return workers
 
-    def _begun(self) -> tuple[Channel | None, None]:
-        """The channel to a new worker; None: it cannot be started."""
+    def _begun(self) -> Channel | None:
+        """The channel to a new worker; None: it cannot be started. Raises OSError."""
         channel, theirs = channel_pair()
         if self._starter.start(theirs):
-            return channel, None
+            return channel
         channel.close()
-        return None, None
+        return None
+
+    async def _begun_once_possible(self) -> Channel | None:
+        """The same, once there are descriptors for it."""
+        while not self._is_stopping:
+            try:
+                return self._begun()
+            except OSError as error:
+                if error.errno not in EXHAUSTED:
+                    raise
+                log.info("no worker can be started", exc_info=True)
+            await trio.sleep(_AGAIN_S)
+        return None
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -209,7 +222,7 @@ class Workers:
                 break
             log.info("a worker has ended")
             await trio.sleep_until(began + _AGAIN_S)
-            worker.channel, _ = self._begun()
+            worker.channel = await self._begun_once_possible()
             if worker.channel:
                 self._brief(worker.channel)
         worker.ended.set()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import socket
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio
@@ -137,3 +141,30 @@ def test_an_interface_of_a_vrf_is_known(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(links, "dump", lambda *_: iter(found))
     names = ("red", "one", "bridge", "two", "none")
     assert [links.vrf_of(name) for name in names] == ["red", "red", None, None, None]
+
+
+class OnlyAtTheStart:
+    """The network namespace of the calling thread, until there is no descriptor left."""
+
+    def __init__(self) -> None:
+        self.is_exhausted = False
+
+    def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        if self.is_exhausted:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return socket.socket(family, kind, protocol)
+
+
+def test_changes_are_told_when_no_descriptor_is_left(host: NetNamespace) -> None:
+    place: Any = OnlyAtTheStart()
+
+    async def watch() -> list[Change]:
+        links = LinkWatch(("one",), place)
+        place.is_exhausted = True
+        host.run("ip", "link", *DELETE.split())
+        with trio.fail_after(10):
+            found = await links.changes()
+        links.close()
+        return found
+
+    assert host.call(lambda: trio.run(watch)) == [GONE]

@@ -1,5 +1,6 @@
 """The session's side of its workers. At the other ends is the test."""
 
+import errno
 import os
 import socket
 
@@ -16,7 +17,8 @@ from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
 from mitml4.session.reporting.hub import Hub
 from mitml4.session.sources.proxy import ProxyClient
-from mitml4.session.workers.channel import Channel
+from mitml4.session.workers import workers
+from mitml4.session.workers.channel import Channel, channel_pair
 from mitml4.session.workers.starter import Starter
 from mitml4.session.workers.workers import Workers
 from mitml4.tls.ca import CertificateAuthority
@@ -174,6 +176,20 @@ async def test_a_worker_that_ends_takes_its_flows_and_is_replaced(house, nursery
     other.send("end", 2)
     await told(lambda: not house.workers.workers[1].flows)
     nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_is_replaced_once_there_are_descriptors_for_it(house, monkeypatch):
+    outcomes = iter([errno.EMFILE, errno.EMFILE])
+
+    def pair():
+        for code in outcomes:
+            raise OSError(code, os.strerror(code))
+        return channel_pair()
+
+    monkeypatch.setattr(workers, "channel_pair", pair)
+    house.starter.started[0].close()
+    await told(lambda: len(house.starter.started) == 3)
+    assert list(outcomes) == []
 
 
 async def test_a_worker_is_given_what_it_asks_for(house, nursery):

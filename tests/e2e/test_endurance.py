@@ -1,0 +1,20 @@
+"""What `make soak` does for minutes, for half of one: without databases, and with few clients."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TIMEOUT_S = 280
+
+
+def test_faults_under_load_leave_nothing() -> None:
+    command = [
+        *(sys.executable, "tools/soak.py", "--seed", "1", "--seconds", "12", "--light"),
+        *("--stages", "plain,outputs", "--clients", "3", "--fault-s", "2"),
+    ]
+    done = subprocess.run(command, cwd=ROOT, timeout=TIMEOUT_S, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("; 0 problems\n")
