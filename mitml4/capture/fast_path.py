@@ -29,7 +29,7 @@ _FRAGMENT_AND_PROTOCOL: Final = 0x3FFF00FF
 _TCP: Final = 6
 _UDP: Final = 17
 _UDP_HEAD: Final = 8
-_LEAST_OFFSET: Final = 0x5000
+_MIN_OFFSET: Final = 0x5000
 _SPECIAL: Final = FIN | SYN | RST
 
 
@@ -114,7 +114,7 @@ def fast_path(
                     at += layout.payload_v6
                 elif protocol == _UDP and _is_counted(counted.get(key), time_s, seq >> 16):
                     continue
-        if length < 0 or flags < _LEAST_OFFSET:
+        if length < 0 or flags < _MIN_OFFSET:
             unit = dissector.unit(link_type, data[start:end])
             if dissector.carriers:
                 for carrier in dissector.carriers:

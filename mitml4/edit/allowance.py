@@ -11,7 +11,7 @@ __all__ = ["Allowance", "TooMuchError"]
 _DEADLINE_S: Final = 0.25
 _DEADLINE_S_PER_BYTE: Final = 1e-7
 """For one text. Other flows wait meanwhile."""
-_MOST_S: Final = 2.0
+_MAX_S: Final = 2.0
 _SHARE: Final = 0.2
 """What a flow may spend: so much of the time, and so much at once."""
 
@@ -28,13 +28,13 @@ class Allowance:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at = clock()
-        self._left_s = _MOST_S
+        self._left_s = _MAX_S
 
     @property
     def left_s(self) -> float:
         """What is left now."""
         now = self._clock()
-        self._left_s = min(_MOST_S, self._left_s + (now - self._at) * _SHARE)
+        self._left_s = min(_MAX_S, self._left_s + (now - self._at) * _SHARE)
         self._at = now
         return self._left_s
 

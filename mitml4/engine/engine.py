@@ -240,7 +240,8 @@ class Engine(Interpreter):
 
     @property
     def memory(self) -> int:
-        """About how many bytes of memory it keeps for what it has seen, beyond what any may."""
+        """About how many bytes of memory it keeps for what it has seen; the little that every
+        conversation may hold does not count."""
         kept = len(self._up.ahead) + len(self._down.ahead)
         kept += self._recorder.memory if self._recorder else 0
         if conversation := self._conversation:
@@ -382,7 +383,7 @@ class Engine(Interpreter):
         return MoveAhead(len(data))
 
     def _pass_end(self, side: Side) -> Action:
-        """The end goes on, though it is not known yet whose it is."""
+        """Forward the end, before it is known which protocol it ends."""
         if side.end_passed:
             return Wait(None)
         side.end_passed = True

@@ -40,8 +40,8 @@ UNKNOWN: Final = "unknown"
 
 _CHEAP_S: Final = 0.00025
 _DEAR_S: Final = 0.0005
-_LEAST_MIRRORED: Final = 64
-_MOST_MIRRORED: Final = 16384
+_MIN_MIRRORED: Final = 64
+_MAX_MIRRORED: Final = 16384
 """A piece under MIRROR is twice as long as the last one if that was cheap, and half as long if it
 was not, within these bounds."""
 _MANY_EVENTS: Final = 24
@@ -144,7 +144,7 @@ class Interpreter:
             side.is_stale = True
 
     def announce(self) -> None:
-        """Tell the layer with what is known of it, if that has not been done."""
+        """Report the layer with the details that are known, if that has not been done."""
         if self._conversation and not self._told:
             self._told = True
             details = self._conversation.details()
@@ -166,16 +166,16 @@ class Interpreter:
             window = side.mirror_window
             began_s = time.perf_counter()
             if side.state is State.FORWARD:
-                piece = data[at : at + min(_MOST_MIRRORED, side.may_forward(size - at))]
+                piece = data[at : at + min(_MAX_MIRRORED, side.may_forward(size - at))]
                 events = self._pass(side, bytes(piece))
             else:
                 piece = data[at : at + window]
                 events = self._receive_mirrored(side, bytes(piece))
             took_s = time.perf_counter() - began_s
             if took_s < _CHEAP_S and events < _MANY_EVENTS:
-                side.mirror_window = min(2 * window, _MOST_MIRRORED)
+                side.mirror_window = min(2 * window, _MAX_MIRRORED)
             elif took_s > _DEAR_S or events > 2 * _MANY_EVENTS:
-                side.mirror_window = max(window // 2, _LEAST_MIRRORED)
+                side.mirror_window = max(window // 2, _MIN_MIRRORED)
             if not self._meter.charge(took_s):
                 self._give_up(side)
             at += len(piece)
@@ -190,8 +190,8 @@ class Interpreter:
         return other.is_stale and other.holds
 
     def _claim_ahead(self) -> bool:
-        """Show the conversation what has moved before it was found, who spoke first first: what the
-        other said may be an answer. Returns whether there is nothing left to show."""
+        """Show the conversation what has moved before it was found, beginning with the side that
+        spoke first: the other's bytes may be an answer. Returns whether nothing is left to show."""
         if not self._conversation or self.outcome:
             return True
         first, second = self._up, self._down

@@ -35,7 +35,7 @@ _FEW_BYTES: Final = 256
 _FEW_PACKETS_MEMORY: Final = 256 * 1024
 """Up to this number of bytes, or of memory for packets, peeking costs next to nothing."""
 _MEMORY_PER_BYTE: Final = 16
-_MOST_OF_TINY_PACKETS: Final = 8192
+_MAX_TINY_PACKETS: Final = 8192
 """The number of bytes per read if packets have less than 50 bytes each: takes a millisecond."""
 
 _SO_MEMINFO: Final = (
@@ -208,10 +208,10 @@ class TcpStream(Transport):
         if urgent.has_come and self._is_before_urgent():
             return None
         try:
-            count = self.socket.recv_into(buffer, min(len(buffer), _MOST_OF_TINY_PACKETS))
+            count = self.socket.recv_into(buffer, min(len(buffer), _MAX_TINY_PACKETS))
         except BlockingIOError:
             return None
-        if count == _MOST_OF_TINY_PACKETS and len(buffer) > count:
+        if count == _MAX_TINY_PACKETS and len(buffer) > count:
             count += self._receive_more(buffer[count:])
         return count
 
@@ -353,4 +353,4 @@ class TcpStream(Transport):
 
 def _at_once(there: int, memory: int) -> int:
     """How many of the available bytes to ask for, whose packets take this memory."""
-    return min(there, _MOST_OF_TINY_PACKETS) if memory > there * _MEMORY_PER_BYTE else there
+    return min(there, _MAX_TINY_PACKETS) if memory > there * _MEMORY_PER_BYTE else there

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run_session"]
 
-_MOST_HINTS: Final = 20
+_MAX_HINTS: Final = 20
 _KEPT: Final = (Capability.NET_ADMIN, Capability.NET_RAW)
 """Needed to hold and release SYNs, and to set marks on connections to servers."""
 
@@ -123,7 +123,7 @@ class _Hints:
 
     def pinned(self, site: Site) -> None:
         name = site.sni or site.target
-        if name in self._said or len(self._said) == _MOST_HINTS:
+        if name in self._said or len(self._said) == _MAX_HINTS:
             return
         self._said.add(name)
         self._note(f"a program refuses the CA's certificate for {name}: {self._remedy}")

@@ -18,7 +18,7 @@ it for a system call. Python's default is ten times that, and a response takes a
 _COLLECT: Final = (5_000, 5, 1_000)
 """gc.set_threshold: collect the young generation often and the old one rarely, since that takes
 160 ms with 3,000 open flows. A closed flow leaves no reference cycles."""
-_MOST_DESCRIPTORS: Final = 1 << 20
+_MAX_DESCRIPTORS: Final = 1 << 20
 
 
 def prepare_process() -> None:
@@ -33,7 +33,7 @@ def prepare_process() -> None:
 def _allow_descriptors() -> None:
     """Raise the limit as far as allowed: a flow takes two, and two pipes while it is busy."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in (_MOST_DESCRIPTORS, hard):
+    for wanted in (_MAX_DESCRIPTORS, hard):
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), max(hard, wanted)))
         except (ValueError, OSError):

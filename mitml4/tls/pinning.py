@@ -77,7 +77,7 @@ _SEVERAL: Final = 3
 """A reason applies to all clients after this number of addresses has shown it."""
 _HARD_LIMIT: Final = 4096
 _LONGEST: Final = 255
-_MOST_VOTERS: Final = 8
+_MAX_VOTERS: Final = 8
 _NEVER: Final = -math.inf
 
 
@@ -223,7 +223,7 @@ class PassthroughCache:
         record.reason, record.passthrough_until = reason, self.clock() + lasts_s
         if reason == PINNED and self.on_pinned:
             self.on_pinned(site)
-        voters = self._voters.get(site) or FIFOCache(_MOST_VOTERS)
+        voters = self._voters.get(site) or FIFOCache(_MAX_VOTERS)
         voters[client.address] = record
         self._voters[site] = voters
         self._changed("add", client, site, reason)

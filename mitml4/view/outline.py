@@ -11,7 +11,7 @@ from mitml4.model.names import NAMES
 
 __all__ = ["has_failed", "outline", "size_text", "stack_text", "time_text"]
 
-_MOST_FACTS: Final = 3
+_MAX_FACTS: Final = 3
 
 
 def has_failed(flow: Flow) -> bool:
@@ -43,7 +43,7 @@ def _facts(flow: Flow) -> str:
         known = (value for name, value in layer.details.items() if name not in NAMES)
         shown = [str(each) for each in known if each and type(each) in (str, int)]
         if shown:
-            return ", ".join(shown[:_MOST_FACTS])
+            return ", ".join(shown[:_MAX_FACTS])
     return ""
 
 

@@ -32,7 +32,7 @@ class Conduct:
         self.max_streams: int | None = None
         """As the client has acknowledged it."""
         self._has_begun = False
-        self._max_frame = wire.LEAST_MAX_FRAME
+        self._max_frame = wire.MIN_MAX_FRAME
         self._unacknowledged: deque[int | None] = deque()
         self._reset: FIFOCache[int, None] = FIFOCache(_REMEMBERED)
 

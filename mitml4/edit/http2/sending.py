@@ -84,7 +84,7 @@ class Sending:
         flags = block.flags & wire.HAS_PRIORITY | (wire.END_STREAM if ends else 0)
         kind = block.kind
         pieces = [
-            data[at : at + wire.LEAST_MAX_FRAME] for at in range(0, len(data), wire.LEAST_MAX_FRAME)
+            data[at : at + wire.MIN_MAX_FRAME] for at in range(0, len(data), wire.MIN_MAX_FRAME)
         ] or [b""]
         for at, piece in enumerate(pieces):
             is_last = at == len(pieces) - 1
@@ -107,7 +107,7 @@ class Sending:
             return
         number = self._there_of(leg, stream.number)
         while half.queue:
-            count = min(len(half.queue), wire.LEAST_MAX_FRAME, leg.window, half.window)
+            count = min(len(half.queue), wire.MIN_MAX_FRAME, leg.window, half.window)
             if half.rate:
                 count = min(count, half.allowance)
             if count <= 0:

@@ -39,8 +39,8 @@ _READ_ONLY: Final = 1 | 2 | 4 | 8  # MOUNT_ATTR_RDONLY, _NOSUID, _NODEV, _NOEXEC
 _TITLE: Final = "uncover: waits for the end of a session"
 _WITHOUT: Final = "leave its files as they are: --no-trust"
 _LABEL: Final = "security.selinux"
-_MOST_ENTRIES: Final = 8192
-_MOST_BYTES: Final = 64 << 20
+_MAX_ENTRIES: Final = 8192
+_MAX_BYTES: Final = 64 << 20
 """Limits of a directory that is copied."""
 
 
@@ -216,7 +216,7 @@ def _label_like(path: Path, original: int) -> None:
 
 def _copy(original: int, to: Path, added: Mapping[str, bytes]) -> None:
     """Copy a directory, and add files to it. Raises MachineError if it is too large."""
-    room = _Room(_MOST_ENTRIES, _MOST_BYTES)
+    room = _Room(_MAX_ENTRIES, _MAX_BYTES)
     source = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=original)
     try:
         _copy_into(source, to, room)
@@ -263,7 +263,7 @@ def _copy_into(source: int, to: Path, room: _Room) -> None:
                     _copy_into(inner, to / name, room)
                 else:
                     with open(inner, "rb", closefd=False) as file:
-                        content = file.read(_MOST_BYTES)
+                        content = file.read(_MAX_BYTES)
                     room.take(len(content))
                     _write_like(to / name, inner, content)
             finally:

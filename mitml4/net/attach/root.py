@@ -23,7 +23,7 @@ __all__ = ["Root"]
 _OPENAT2: Final = 437  # the same number on every machine
 _OPEN_HOW: Final = struct.Struct("=QQQ")  # linux/openat2.h
 _RESOLVE_IN_ROOT: Final = 0x10
-_MOST_FOUND: Final = 64
+_MAX_FOUND: Final = 64
 """The number of paths that a pattern may stand for."""
 
 
@@ -89,7 +89,7 @@ class Root:
     def matching(self, pattern: str) -> list[str]:
         """The paths of existing files that match an absolute pattern of the shell."""
         found = list(self._expand("", pattern.strip("/").split("/")))
-        return found[:_MOST_FOUND]
+        return found[:_MAX_FOUND]
 
     def _expand(self, done: str, parts: list[str]) -> Iterator[str]:
         while parts and not any(mark in parts[0] for mark in "*?["):
@@ -98,7 +98,7 @@ class Root:
             if self._exists(done):
                 yield done
             return
-        for name in self.names(done or "/")[:_MOST_FOUND]:
+        for name in self.names(done or "/")[:_MAX_FOUND]:
             hidden = name.startswith(".") and not parts[0].startswith(".")
             if fnmatchcase(name, parts[0]) and not hidden:
                 yield from self._expand(f"{done}/{name}", parts[1:])

@@ -54,10 +54,10 @@ _OWN_PRIORITY: Final = -(2**31)
 _FILTER_PRIORITY: Final = -1
 _INPUT_PRIORITY: Final = 10
 
-_MOST_OF_A_CLIENT: Final = 2000
-_MOST_TOWARDS_A_SERVER: Final = 1000
+_MAX_OF_A_CLIENT: Final = 2000
+_MAX_TOWARDS_A_SERVER: Final = 1000
 """The number of SYNs at once, and twice the number a second: more than we can handle."""
-_MOST_COUNTED: Final = 65_536
+_MAX_COUNTED: Final = 65_536
 """The number of clients, and of pairs of client and server. Further ones are not limited."""
 
 _FLAGS: Final = "tcp flags & (fin | syn | rst | ack)"
@@ -337,7 +337,7 @@ def _sets() -> Iterator[tuple[str, str]]:
     """The sets that count the SYNs of each client, and of each client towards one server; and the
     SYNs of our own connections, by the only thing that others do not change before the gate."""
     yield "own_syns", "typeof tcp sequence; size 65535; flags dynamic, timeout; timeout 1s;"
-    counts = f"flags dynamic; size {_MOST_COUNTED}; timeout 10s;"
+    counts = f"flags dynamic; size {_MAX_COUNTED}; timeout 10s;"
     for family in ("ipv4", "ipv6"):
         yield f"client_{family}", f"type {family}_addr; {counts}"
         yield f"pair_{family}", f"type {family}_addr . {family}_addr . inet_service; {counts}"
@@ -349,7 +349,7 @@ def _limits() -> Iterator[str]:
     `ct original` is the client's address before translation. It does not match the other family.
     """
     # SYNs that are dropped towards one server must not count against the client's other servers.
-    limits = ((_MOST_TOWARDS_A_SERVER, "pair"), (_MOST_OF_A_CLIENT, "client"))
+    limits = ((_MAX_TOWARDS_A_SERVER, "pair"), (_MAX_OF_A_CLIENT, "client"))
     for most, name in limits:
         for family, ip in (("ipv4", "ip"), ("ipv6", "ip6")):
             key = f"ct original {ip} saddr"

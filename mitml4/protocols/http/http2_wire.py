@@ -13,7 +13,7 @@ HEADER: Final = struct.Struct(">HBBBL")  # §4.1: the length is of 24 bits
 HEADER_SIZE: Final = HEADER.size
 ID: Final = 0x7FFFFFFF
 """§4.1: the highest bit of a stream identifier is reserved."""
-LEAST_MAX_FRAME: Final = 16384
+MIN_MAX_FRAME: Final = 16384
 """§4.2: every receiver takes frames of this size."""
 INITIAL_WINDOW: Final = 65535  # §6.9.2
 

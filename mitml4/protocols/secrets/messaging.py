@@ -157,7 +157,7 @@ class Kafka(SecretFinder):
 
     _HANDSHAKE, _AUTHENTICATE = 17, 36
     _FLEXIBLE: Final = 2
-    _MOST_APIS, _MOST_VERSIONS = 92, 20
+    _MAX_APIS, _MAX_VERSIONS = 92, 20
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class Kafka(SecretFinder):
         is_request = length >= 10
         if is_request:
             api, version = request.uint(2), request.uint(2)
-            is_request = api <= self._MOST_APIS and version <= self._MOST_VERSIONS
+            is_request = api <= self._MAX_APIS and version <= self._MAX_VERSIONS
         if self._has_tokens and not is_request:
             self.hide(begins, begins + length)
         elif is_request and api == self._HANDSHAKE and version == 0:

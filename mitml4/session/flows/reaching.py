@@ -26,7 +26,7 @@ _LOOKUP_S: Final = 10.0
 CONNECT_S: Final = 30.0
 """How long a server may take to accept a connection."""
 _NEXT_S: Final = 0.25  # RFC 8305 §5
-_MOST_ADDRESSES: Final = 8
+_MAX_ADDRESSES: Final = 8
 
 _METADATA: Final = tuple(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200")))
 """Where clouds serve credentials, beside link-local addresses: AWS by IPv6, Alibaba."""
@@ -61,7 +61,7 @@ async def _looked_up(target: Target) -> list[Address]:
         why = getattr(error, "strerror", None) or "not a name"
         raise Refused(Why.NO_NAME, f"{target.host}: {why}") from None
     addresses = (Address.of((str(name[0]), int(name[1]))) for _, _, _, _, name in found)
-    return list(dict.fromkeys(addresses))[:_MOST_ADDRESSES]
+    return list(dict.fromkeys(addresses))[:_MAX_ADDRESSES]
 
 
 def is_forbidden(address: Address, client: Address, own: Sequence[Address]) -> str:

@@ -13,8 +13,8 @@ from mitml4.session.reporting.totals import Totals
 
 __all__ = ["probe_lines", "summary"]
 
-_MOST_STACKS: Final = 8
-_MOST_REASONS: Final = 4
+_MAX_STACKS: Final = 8
+_MAX_REASONS: Final = 4
 _LONGEST: Final = 60
 """Characters of a name or a reason."""
 
@@ -40,7 +40,7 @@ def summary(
         f"{_size(totals.bytes_up)} up, {_size(totals.bytes_down)} down"
     ]
     if totals.stacks:
-        lines.append(f"  stacks    {_counts(totals.stacks, _MOST_STACKS)}")
+        lines.append(f"  stacks    {_counts(totals.stacks, _MAX_STACKS)}")
     if totals.opened or totals.passed_through:
         passed = sum(totals.passed_through.values())
         why = f" ({_counts(totals.passed_through)})" if passed else ""
@@ -78,7 +78,7 @@ def probe_lines(totals: Totals) -> Iterator[str]:
                 yield f"            {shown:<11}  {', '.join(dict.fromkeys(cases))}"
 
 
-def _counts(counter: Counter[str], most: int = _MOST_REASONS) -> str:
+def _counts(counter: Counter[str], most: int = _MAX_REASONS) -> str:
     """The most frequent ones, each cut to a bounded length, and how many others there are."""
     shown = counter.most_common(most)
     parts = [f"{count} × {_cut(printable(name)) or 'no byte'}" for name, count in shown]

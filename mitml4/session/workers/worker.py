@@ -45,7 +45,7 @@ from mitml4.sinks.updates import OutputFailed, Published
 
 __all__ = ["Begun", "House", "Worker"]
 
-_MOST_UNSENT: Final = 32 << 20
+_MAX_UNSENT: Final = 32 << 20
 """Bytes that may wait for the session; beyond them, events that are not vital are dropped."""
 _DELIVERY_INTERVAL_S: Final = 0.02
 
@@ -401,7 +401,7 @@ class _ForwardingHub(Hub):
         kind = type(event)
         if kind is FlowOpen or kind is OutputFailed:  # the session publishes them
             return
-        if self._channel.unsent_bytes > _MOST_UNSENT and not isinstance(event, VITAL):
+        if self._channel.unsent_bytes > _MAX_UNSENT and not isinstance(event, VITAL):
             self._channel.gather(("lost",))
         elif isinstance(event, LayerEvent) and self._is_line(type(event.content)):
             line = line_of(event, headers=self._headers)

@@ -13,7 +13,7 @@ from mitml4.printable import printable
 __all__ = ["authority_lines"]
 
 _INDENT: Final = "  "
-_LEAST_BESIDE: Final = 30
+_MIN_BESIDE: Final = 30
 """Columns of text beside the code; with less, it stands above."""
 
 
@@ -25,7 +25,7 @@ def authority_lines(
     room = width - len(_INDENT)
     code_width = len(qr[0]) if qr else 0
     beside = room - code_width - len(_INDENT)
-    if qr and beside >= _LEAST_BESIDE and len(qr) <= height:
+    if qr and beside >= _MIN_BESIDE and len(qr) <= height:
         texts = _texts(authority, beside - len(_INDENT))
         count = max(len(texts), len(qr))
         texts += [""] * (count - len(texts))

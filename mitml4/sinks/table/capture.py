@@ -23,8 +23,8 @@ from mitml4.sinks.updates import Published
 
 __all__ = ["CaptureTable"]
 
-_MOST_FACTS: Final = 3
-_MOST_ROWS: Final = 1000
+_MAX_FACTS: Final = 3
+_MAX_ROWS: Final = 1000
 
 
 @dataclass(slots=True)
@@ -64,7 +64,7 @@ class CaptureTable:
                     flow.summary, flow.requested_in = _request(flow, request), event.depth
             case FlowClose():
                 self._rows[event.flow] = _row(self._open.pop(event.flow), event)
-                if len(self._rows) == _MOST_ROWS:
+                if len(self._rows) == _MAX_ROWS:
                     self._print()
 
     def flush(self) -> None:
@@ -108,7 +108,7 @@ def _describe(flow: _Flow, layer: FlowLayer) -> None:
     if details is not None:
         others = (item.name for item in fields(details) if item.name not in NAMES)
         known = [shown for name in others if (shown := _value_text(getattr(details, name)))]
-        flow.summary = ", ".join(known[:_MOST_FACTS]) or flow.summary
+        flow.summary = ", ".join(known[:_MAX_FACTS]) or flow.summary
 
 
 def _request(flow: _Flow, request: HttpRequest) -> str:

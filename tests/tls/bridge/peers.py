@@ -18,7 +18,7 @@ from mitml4.tls.bridge.flight import ClientFinished, Flight, Shown
 from mitml4.tls.bridge.leg import PeerAlert
 from mitml4.tls.bridge.legs import Legs
 
-_MOST = 1 << 18
+_MAX_BYTES = 1 << 18
 _NAME = "bridge.example"
 
 
@@ -102,7 +102,9 @@ class Flow:
         step(client_end)
         return cls(client_end, server_end, Legs(taken(client_end), **options), alerts=[])
 
-    def run(self, kind: str = "ec-p256", *, piece_bytes: int = _MOST, asks: bool = False) -> Flow:
+    def run(
+        self, kind: str = "ec-p256", *, piece_bytes: int = _MAX_BYTES, asks: bool = False
+    ) -> Flow:
         """To the end of the handshakes, or until nothing moves any more. The legs get what is sent
         to them in pieces of this size."""
         bridged, moved = self.bridged, True
@@ -152,6 +154,6 @@ def step(connection: SSL.Connection) -> None:
 def taken(connection: SSL.Connection) -> bytes:
     """What this end has to send."""
     try:
-        return connection.bio_read(_MOST)
+        return connection.bio_read(_MAX_BYTES)
     except SSL.WantReadError:
         return b""
