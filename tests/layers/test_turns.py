@@ -21,16 +21,19 @@ from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.net.dial import abort
+from mitml4.net.memory import memory_pair
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
     MAX_PEEK,
     MIRROR,
+    PAUSE,
     PEEK,
     Conversation,
     Details,
     Direction,
+    Directive,
 )
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.policy import FlowPolicy, Target
@@ -161,6 +164,50 @@ async def test_the_messages_of_a_turn_are_sent_before_those_of_the_next_are_read
             await Follower(ends.bridge, CONTEXT).follow(Watched(up=PEEK), "client")
     assert len(unsent) >= 40_000 // WINDOW
     assert set(unsent) == {0}
+
+
+@dataclass(slots=True)
+class Paused(Conversation):
+    """The client's messages of three bytes wait for the server's `y`."""
+
+    name = "paused"
+    up: Directive = PAUSE
+    messages: list[bytes] = field(default_factory=list)
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        if direction is Direction.DOWN:
+            self.up = PEEK if b"y" in data else self.up
+            return len(data)
+        self.messages += [data[:3]] if len(data) >= 3 else []
+        return 3 if len(data) >= 3 else 0
+
+
+@pytest.mark.parametrize("early", [b"", b"1"])
+async def test_a_wait_that_ends_while_it_is_interrupted_costs_no_byte(
+    early: bytes, autojump_clock
+) -> None:
+    """Both sides send at once. Which lane runs first is left to chance, and only one order counts;
+    the server's window is smaller than the message, so that sending it has to wait."""
+    for _ in range(16):
+        (client, near), (far, server) = memory_pair(64), memory_pair(2)
+        bridge = Bridge.between(
+            near, far, relay=Relay(), report=Report(1, lambda _: None), policy=FlowPolicy()
+        )
+        conversation, got = Paused(), b""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Follower(bridge, CONTEXT).follow, conversation, "client")
+            client.send_nowait(early)
+            server.send_nowait(b"x")
+            await trio.testing.wait_all_tasks_blocked()
+            client.send_nowait(b"123456"[len(early) :])
+            server.send_nowait(b"y")
+            while len(got) < 6:
+                await trio.testing.wait_all_tasks_blocked()
+                piece = server.peek_nowait(64)
+                server.discard(len(piece))
+                got += piece
+            nursery.cancel_scope.cancel()
+        assert (got, conversation.messages) == (b"123456", [b"123", b"456"])
 
 
 async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autojump_clock) -> None:
