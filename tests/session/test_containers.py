@@ -44,6 +44,13 @@ def test_crictl_is_asked_by_name_and_by_id(program) -> None:
     assert find_container("0123") == Container("app", 17)
 
 
+def test_a_name_that_containers_of_several_pods_have_is_ambiguous(program) -> None:
+    program("crictl", f"echo {'a' * 64}; echo {'b' * 64}")
+    with pytest.raises(UsageError, match="several containers are called app") as caught:
+        find_container("app")
+    assert f"{'a' * 13}, {'b' * 13}" in (caught.value.hint or "")
+
+
 @pytest.mark.parametrize(
     ("scripts", "error", "said"),
     [

@@ -24,6 +24,8 @@ _COMPLETION_TIMEOUT_S: Final = 1.0
 _LIKE_DOCKER: Final = ("docker", "podman", "nerdctl")
 _CRI: Final = "crictl"
 _REASON_BYTES: Final = 120
+_ID_DIGITS: Final = 13
+"""Of those that crictl shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,12 @@ def _ask(program: _Program, name: str) -> Container:
 
 
 def _ask_cri(program: _Program, name: str) -> Container:
+    """Raises as `_ask`, and UsageError if several containers have this name."""
     found = program.run("ps", "--quiet", "--name", f"^{re.escape(name)}$", timeout_s=_TIMEOUT_S)
-    (number, *_) = found.split() or [name]
+    (number, *others) = found.split() or [name]
+    if others:  # each pod may have one
+        numbers = ", ".join(each[:_ID_DIGITS] for each in (number, *others))
+        raise UsageError(f"several containers are called {name}", hint=f"name its id: {numbers}")
     described = _parsed(program.run("inspect", number, timeout_s=_TIMEOUT_S), dict)
     metadata = (described.get("status") or {}).get("metadata") or {}
     pid = (described.get("info") or {}).get("pid")
