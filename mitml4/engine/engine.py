@@ -172,10 +172,17 @@ class Engine(Interpreter):
         side, other = self._up, self._down
         if direction is not Direction.UP:
             side, other = other, side
-        if side.state is not State.PEEK or side.is_stale or side.is_cut or self.outcome:
+        if side.state is not State.PEEK or side.is_cut or self.outcome:
             return False
         is_asked = side.ahead or other.ahead or (other.is_stale and other.holds)
         return not is_asked and side.tried < MAX_PEEK
+
+    def awaits_still(self, direction: Direction) -> bool:
+        """The same, of a direction that waits: then its last action is up to date."""
+        if not self.awaits(direction):
+            return False
+        self.side(direction).is_stale = False
+        return True
 
     def side(self, direction: Direction) -> Side:
         """One direction; the same object as long as the engine lives. For reading `is_stale`."""

@@ -74,8 +74,8 @@ class Follower:
         """What the engine is shown: bytes that are there, and neither claimed nor moved."""
         self._first: dict[Direction, EngineAction] = {}
         """The first actions."""
-        self._waits: dict[Direction, trio.CancelScope] = {}
-        """The scopes of the lanes that wait, and have not been woken."""
+        self._waits: dict[Direction, tuple[Wait, trio.CancelScope]] = {}
+        """What the lanes wait for that have not been woken, and their scopes."""
         self._engine = Engine(
             Rules(budget=bridge.budget, hands_over_tls=True),
             self,
@@ -164,7 +164,7 @@ class Follower:
                     if side.is_stale:
                         pass  # the first action was, before the lane began
                     elif action is WAIT:
-                        self._waits[direction] = scope
+                        self._waits[direction] = action, scope
                         try:
                             fresh[direction] = await lane.next()
                         finally:
@@ -230,7 +230,7 @@ class Follower:
         has_deadline = wait.until < math.inf
         if has_deadline:
             scope.deadline = wait.until
-        self._waits[direction] = scope
+        self._waits[direction] = wait, scope
         try:
             if wait.beyond is not None:
                 self._fresh[direction] = await lane.more(wait.beyond)
@@ -268,8 +268,14 @@ class Follower:
         return shown
 
     def _wake(self, direction: Direction) -> None:
-        """The action of a lane is out of date: interrupt it, if it waits."""
-        if scope := self._waits.pop(direction, None):
+        """The action of a lane is out of date: interrupt it, if it waits and is to do something
+        else."""
+        if direction not in self._waits:
+            return
+        wait, scope = self._waits[direction]
+        may_go_on = wait is WAIT and not self._bridge.lane(direction).ended
+        if not (may_go_on and self._engine.awaits_still(direction)):
+            del self._waits[direction]
             scope.cancel()
 
     # What the engine tells

@@ -83,10 +83,11 @@ class OpenedStream(Stream):
         return self._ahead[:limit]
 
     def peek_nowait(self, limit: int) -> bytes:
-        try:  # noqa: SIM105 - `suppress` costs three calls for each message
-            self._read_ahead(limit)
-        except (OSError, StreamTruncated):
-            pass  # it is kept, and raised by the next read
+        if not self.failure:
+            try:  # noqa: SIM105 - `suppress` costs three calls for each message
+                self._read_ahead(limit)
+            except (OSError, StreamTruncated):
+                pass  # it is kept, and raised by the next read
         return self._ahead if len(self._ahead) <= limit else self._ahead[:limit]
 
     def _read_ahead(self, limit: int) -> int | None:

@@ -210,6 +210,35 @@ async def test_a_wait_that_ends_while_it_is_interrupted_costs_no_byte(
         assert (got, conversation.messages) == (b"123456", [b"123", b"456"])
 
 
+async def test_a_lane_that_goes_on_waiting_is_not_interrupted(monkeypatch) -> None:
+    """The first request changes what the answer is taken for, and not what its lane waits for."""
+    waits = Counter[Direction]()
+    next_of = Lane.next
+
+    async def counted(lane: Lane) -> bytes:
+        waits[Direction.UP if lane is ends.bridge.up else Direction.DOWN] += 1
+        return await next_of(lane)
+
+    async def wait_for_nothing(_: Bridge) -> None:
+        """As inside TLS, where both lanes wait before anything is known."""
+        await trio.lowlevel.checkpoint()
+
+    monkeypatch.setattr(Lane, "next", counted)
+    monkeypatch.setattr(Bridge, "wait_first", wait_for_nothing)
+    with bridged() as ends, trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Follower(ends.bridge, CONTEXT).detect)
+            for sender, message in (
+                (ends.client, b"GET / HTTP/1.1\r\nHost: server.test\r\n\r\n"),
+                (ends.server, b"HTTP/1.1 204 No Content\r\n\r\n"),
+            ):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                sender.sendall(message)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.cancel_scope.cancel()
+    assert waits == {Direction.UP: 2, Direction.DOWN: 2}
+
+
 async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autojump_clock) -> None:
     """As long as a byte is there whenever one is asked for. Whoever waits for the next one gets a
     look at each."""
