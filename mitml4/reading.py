@@ -17,7 +17,7 @@ from mitml4.model.flow import Flow
 from mitml4.model.lines import read_objects
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.payload import Shown
-from mitml4.session.detect import Detection
+from mitml4.session.detect import CaptureSession
 
 __all__ = ["read", "read_stream"]
 
@@ -80,7 +80,9 @@ def read_stream(
     else:
         bounds = SessionPayload(left=sys.maxsize).of_flow() if payload else None
         shown = Shown(headers=True, redacts=not show_secrets, payload=bounds)
-        yield from _from_capture(source, Detection(tunnels=tunnels, shown=shown, secrets=secrets))
+        yield from _from_capture(
+            source, CaptureSession(tunnels=tunnels, shown=shown, secrets=secrets)
+        )
 
 
 def _opened(path: str | os.PathLike[str]) -> BinaryIO:
@@ -114,7 +116,7 @@ def _added(builder: FlowBuilder, said: dict[str, object], where: str) -> list[Fl
         ) from None
 
 
-def _from_capture(source: Source, detection: Detection) -> Iterator[Flow]:
+def _from_capture(source: Source, detection: CaptureSession) -> Iterator[Flow]:
     """A flow of a capture always closes, also if the capture is broken."""
     builder = FlowBuilder()
     packets = packets_of(source, detection.secrets.add, detection.add_comment)

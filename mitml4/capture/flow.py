@@ -10,7 +10,7 @@ from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Direction
 
-__all__ = ["ALL", "MASK", "CloseReason", "Flow", "FlowOf", "Half", "Listener"]
+__all__ = ["ALL", "MASK", "CloseReason", "Flow", "FlowListener", "FlowOf", "Half"]
 
 ALL: Final = 1 << 62
 """As a number of unseen bytes: all that follow."""
@@ -22,7 +22,7 @@ MASK: Final = 0xFFFFFFFF
 """Sequence numbers count modulo 2^32 (RFC 9293 §3.4)."""
 
 
-class Listener(Protocol):
+class FlowListener(Protocol):
     """Who is told what a flow's streams carry. Times are the packet's, in seconds."""
 
     kept_bytes: int
@@ -97,7 +97,7 @@ class Flow(FlowOf["Half"]):
     """When the server first sent anything but an RST."""
     gave_up: bool = False
     """Whether it was told to keep no bytes any more."""
-    listener: Listener = field(init=False)
+    listener: FlowListener = field(init=False)
 
     @property
     def connect_s(self) -> float | None:

@@ -26,7 +26,7 @@ from itertools import count
 from typing import Final
 
 from mitml4.address import Address
-from mitml4.capture.flow import ALL, MASK, CloseReason, Flow, Half, Listener
+from mitml4.capture.flow import ALL, MASK, CloseReason, Flow, FlowListener, Half
 from mitml4.capture.network.dissector import ACK, FIN, RST, SYN, Segment
 from mitml4.protocols.conversation import Direction
 
@@ -52,7 +52,7 @@ class Reassembler:
 
     def __init__(
         self,
-        listen: Callable[[Flow], Listener],
+        listen: Callable[[Flow], FlowListener],
         *,
         numbers: Iterator[int] | None = None,
         max_flows: int = MAX_FLOWS,

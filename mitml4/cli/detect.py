@@ -82,7 +82,7 @@ def detect(
     from mitml4.capture.reassembly import MAX_FLOWS
     from mitml4.capture.tls.secrets import Secrets
     from mitml4.cli.configure import refuse_one_file_for_two, shown
-    from mitml4.session.detect import Detection
+    from mitml4.session.detect import CaptureSession
     from mitml4.session.reporting.hub import Hub
     from mitml4.session.reporting.outputs import capture_outputs
 
@@ -99,7 +99,7 @@ def detect(
         settings = replace(settings, headers=True)
     _tune_gc()
     hub = Hub(outputs.sinks, condition=filter)
-    detection = Detection(hub, tunnels=not no_tunnels, shown=settings, secrets=secrets)
+    detection = CaptureSession(hub, tunnels=not no_tunnels, shown=settings, secrets=secrets)
     detection.start()
     interruption = _Interruption()
 

@@ -22,7 +22,7 @@ from mitml4.tls.keys import KeyType, allowed_key_type
 from mitml4.tls.original import key_type_of
 from mitml4.tls.presented import Presented
 from mitml4.tls.sent_chain import AUTHORITY_ALONE
-from mitml4.tls.verify import Unknown, Verdict, Verifier
+from mitml4.tls.verify import Unknown, Verification, Verifier
 
 __all__ = ["Assessment", "CertificateTools", "assess", "make_leaf", "unknown_to_all"]
 
@@ -44,7 +44,7 @@ class CertificateTools:
 class Assessment:
     """What was found of a server's certificate."""
 
-    verdict: Verdict
+    verdict: Verification
     """What the leaf is to show."""
     details: CertificateDetails | None
     is_rejected: bool
@@ -80,7 +80,7 @@ def assess(
     )
 
 
-def unknown_to_all(verdict: Verdict) -> Verdict:
+def unknown_to_all(verdict: Verification) -> Verification:
     """The same, for a leaf that no client trusts."""
     if isinstance(verdict.issuer, Unknown):
         return verdict
@@ -90,7 +90,7 @@ def unknown_to_all(verdict: Verdict) -> Verdict:
 async def make_leaf(
     tools: CertificateTools,
     original: bytes | None,
-    verdict: Verdict,
+    verdict: Verification,
     hello: ClientHello,
     *,
     version: int,

@@ -42,7 +42,7 @@ from mitml4.tls.forge import Leaf
 from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.pinning import CHANNEL_BINDING, CLIENT_CERTIFICATE, Visit
 from mitml4.tls.presented import Presented
-from mitml4.tls.verify import Verdict
+from mitml4.tls.verify import Verification
 
 __all__ = ["GivenUp", "Handshake", "HandshakeTools", "Intercepted"]
 
@@ -253,7 +253,7 @@ class Handshake:
 
     # The leaf
 
-    async def verify(self, presented: Presented, first: Stream) -> Verdict | GivenUp:
+    async def verify(self, presented: Presented, first: Stream) -> Verification | GivenUp:
         """What the leaf is to show of the server's certificate. `first` is as in `give_up`.
 
         If a leaf cannot show something, the flow is passed through, and the client sees it itself.
@@ -272,7 +272,7 @@ class Handshake:
         self.visit.needs(assessed.hidden)
         return unknown_to_all(assessed.verdict)
 
-    async def make_leaf(self, presented: Presented, verdict: Verdict, version: int) -> Leaf:
+    async def make_leaf(self, presented: Presented, verdict: Verification, version: int) -> Leaf:
         """The leaf for the client, with which the server has chosen a `version` (0x0304).
 
         The details are announced with what it mirrors. Raises HandshakeError.

@@ -31,7 +31,7 @@ from mitml4.protocols.conversation import Direction
 from mitml4.protocols.payload import Shown
 from mitml4.session.reporting.hub import Hub
 
-__all__ = ["Detection"]
+__all__ = ["CaptureSession"]
 
 _MAX_SIDES: Final = 64
 """Only those of the packets that are being read."""
@@ -41,7 +41,7 @@ _LAST_S: Final = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 
 
 @dataclass(slots=True)
-class Detection:
+class CaptureSession:
     """The events of one capture after another; flow numbers continue."""
 
     hub: Hub = field(default_factory=Hub)

@@ -14,10 +14,10 @@ from mitml4.sinks.updates import Published
 if TYPE_CHECKING:  # only sessions need it, and it costs `detect` a fifth of its start
     import trio
 
-__all__ = ["CaptureSink", "Listener", "LiveSink", "Sink"]
+__all__ = ["CaptureSink", "EventListener", "LiveSink", "Sink"]
 
 
-class Listener(Protocol):
+class EventListener(Protocol):
     """A consumer of events that writes nothing."""
 
     @property
@@ -29,7 +29,7 @@ class Listener(Protocol):
         """Take an event."""
 
 
-class Sink(Listener, Protocol):
+class Sink(EventListener, Protocol):
     """A consumer of events that writes or shows them."""
 
     @property

@@ -44,7 +44,7 @@ from mitml4.tls.sent_chain import AUTHORITY_ALONE, SentChain, fault_of, mirror_c
 from mitml4.tls.staple import Staple, StapleFault, demands_staple, read_staple
 from mitml4.tls.trust_store import certificates_of
 
-__all__ = ["Issuer", "Unknown", "Verdict", "Verifier", "added_roots", "der", "matches"]
+__all__ = ["Issuer", "Unknown", "Verification", "Verifier", "added_roots", "der", "matches"]
 
 _EXPIRED: Final = 10  # openssl/x509_vfy.h: X509_V_ERR_CERT_HAS_EXPIRED
 _NOT_YET_VALID: Final = 9  # X509_V_ERR_CERT_NOT_YET_VALID
@@ -76,7 +76,7 @@ Issuer: TypeAlias = frozenset[int] | Unknown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Verification:
     """The defects of a chain."""
 
     reasons: tuple[str, ...] = ()
@@ -115,36 +115,38 @@ class Verifier:
     ) -> None:
         """`sets` are the DER of roots."""
         self._sets = [_Roots(certificates) for certificates in sets]
-        self._seen: TTLCache[bytes, Verdict] = TTLCache(_REMEMBERED_CHAINS, _REMEMBERED_S, clock)
+        self._seen: TTLCache[bytes, Verification] = TTLCache(
+            _REMEMBERED_CHAINS, _REMEMBERED_S, clock
+        )
 
     @property
     def everybody(self) -> Issuer:
         """The issuer that all clients trust, whichever set they use."""
         return frozenset(range(len(self._sets)))
 
-    def verify(self, presented: Presented, name: str | None) -> Verdict:
+    def verify(self, presented: Presented, name: str | None) -> Verification:
         """Verify a server's chain for a DNS name or an IP address (None: any name).
 
         A chain that is known is not parsed.
         """
         if presented.leaf is None:
-            return Verdict(reasons=("no certificate",), issuer=Unknown.ISSUER)
+            return Verification(reasons=("no certificate",), issuer=Unknown.ISSUER)
         verdict = self._verify_chain(presented.chain, presented.staple)
         if name and not matches(presented.leaf, name):
             return replace(verdict, reasons=(*verdict.reasons, "hostname mismatch"))
         return verdict
 
-    def _verify_chain(self, certificates: Sequence[bytes], response: bytes) -> Verdict:
+    def _verify_chain(self, certificates: Sequence[bytes], response: bytes) -> Verification:
         parts = [hashlib.sha256(part).digest() for part in (response, *certificates)]
         key = hashlib.sha256(b"".join(parts)).digest()
         if (verdict := self._seen.get(key)) is None:
             verdict = self._seen[key] = self._examine(certificates, response)
         return verdict
 
-    def _examine(self, certificates: Sequence[bytes], response: bytes) -> Verdict:
+    def _examine(self, certificates: Sequence[bytes], response: bytes) -> Verification:
         chain = [each for each in map(_load, certificates) if each]
         if [der(each) for each in chain] != list(certificates):
-            return Verdict(reasons=(MALFORMED,), hidden=(MALFORMED,), issuer=Unknown.ISSUER)
+            return Verification(reasons=(MALFORMED,), hidden=(MALFORMED,), issuer=Unknown.ISSUER)
         now = datetime.now(UTC)
         findings = [roots.examine(chain) for roots in self._sets]
         known = frozenset(number for number, each in enumerate(findings) if not each.unknown)
@@ -168,7 +170,7 @@ class Verifier:
         revoked = "revoked" if staple and staple.revocation else None
         strict = next((each.strict for each in told if each.strict), None)
         shown = [told[0].unknown_reason, _date_fault(certificates[0], now), strict, revoked]
-        return Verdict(
+        return Verification(
             reasons=(*filter(None, shown), *hidden),
             hidden=tuple(hidden),
             issuer=known or told[0].unknown or Unknown.ISSUER,

@@ -36,7 +36,7 @@ from mitml4.encoding import encode
 from mitml4.errors import CaptureError
 from mitml4.events import Event, FlowClose, FlowOpen
 from mitml4.protocols.protocol_event import ProtocolEvent
-from mitml4.session.detect import Detection
+from mitml4.session.detect import CaptureSession
 from mitml4.session.reporting.hub import Hub
 
 BESIDE = Path(__file__).parents[3] / "shared" / "pcaps"
@@ -245,7 +245,7 @@ def no_hang() -> Iterator[None]:
 def detected(data: bytes) -> list[Event]:
     events: list[Event] = []
     listener = SimpleNamespace(wants=(Event, ProtocolEvent), publish=events.append)
-    detection = Detection(Hub(listeners=[listener]), tunnels=True)
+    detection = CaptureSession(Hub(listeners=[listener]), tunnels=True)
     with suppress(CaptureError):
         detection.read(read_packets(BytesIO(data), "fuzz", on_secrets=detection.secrets.add))
     return events

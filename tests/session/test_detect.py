@@ -17,7 +17,7 @@ from mitml4.events import Event, FlowClose
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session import detect as detect_module
-from mitml4.session.detect import Detection
+from mitml4.session.detect import CaptureSession
 from mitml4.session.reporting.hub import Hub
 
 ENDS = bytes([192, 0, 2, 1, 192, 0, 2, 2])
@@ -45,7 +45,7 @@ def syn() -> bytes:
 )
 def test_a_clock_beyond_all_dates_is_told_by_the_nearest(time_s: float, said: str) -> None:
     events: list[Event] = []
-    Detection(hub(events)).read([(time_s, 101, syn(), 0, 40)])
+    CaptureSession(hub(events)).read([(time_s, 101, syn(), 0, 40)])
     assert [f'"time":"{said}"' in encode(event) for event in events] == [True, True]
     assert isinstance(events[-1], FlowClose)
     assert events[-1].duration_s == 0
@@ -58,7 +58,7 @@ def test_flows_that_were_not_followed_to_their_end_are_counted(
         return follow(packets, max_flows=2, **options)
 
     monkeypatch.setattr(detect_module, "follow", few)
-    detection = Detection(Hub())
+    detection = CaptureSession(Hub())
     ports = [port.to_bytes(2, "big") for port in range(1, 6)]
     for _ in range(2):
         detection.read([(1.0, 101, syn()[:20] + port + syn()[22:], 0, 40) for port in ports])
@@ -77,6 +77,6 @@ def test_an_event_that_nobody_wants_is_not_built(monkeypatch: pytest.MonkeyPatch
     flow: Any = SimpleNamespace(number=1)
     found = [Happened(flow=flow, time_s=1.0, depth=0, protocol_event=content)]
     monkeypatch.setattr(detect_module, "follow", lambda *_, **__: iter(found))
-    Detection(hub([], FlowClose)).read([])
+    CaptureSession(hub([], FlowClose)).read([])
     with pytest.raises(AssertionError):
-        Detection(hub([], HttpRequest)).read([])
+        CaptureSession(hub([], HttpRequest)).read([])

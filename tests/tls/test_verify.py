@@ -12,7 +12,7 @@ from OpenSSL import crypto
 from mitml4.tls import verify
 from mitml4.tls.presented import Presented
 from mitml4.tls.sent_chain import AUTHORITY_ALONE, Part
-from mitml4.tls.verify import Unknown, Verdict, Verifier, der
+from mitml4.tls.verify import Unknown, Verification, Verifier, der
 
 # cryptography's builder, which it points to, does not make what is weak.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -27,12 +27,12 @@ NO_SUBJECT = "Subject empty and Subject Alt Name extension not critical"
 NO_USAGE = "CA cert does not include key usage extension"
 
 
-def shown(*reasons: str, issuer: Any = KNOWN, strict: str | None = None) -> Verdict:
-    return Verdict(reasons=reasons, issuer=issuer, strict=strict)
+def shown(*reasons: str, issuer: Any = KNOWN, strict: str | None = None) -> Verification:
+    return Verification(reasons=reasons, issuer=issuer, strict=strict)
 
 
-def hidden(*reasons: str, issuer: Any = KNOWN, besides: tuple[str, ...] = ()) -> Verdict:
-    return Verdict(reasons=(*besides, *reasons), hidden=reasons, issuer=issuer)
+def hidden(*reasons: str, issuer: Any = KNOWN, besides: tuple[str, ...] = ()) -> Verification:
+    return Verification(reasons=(*besides, *reasons), hidden=reasons, issuer=issuer)
 
 
 VERDICTS = {
@@ -73,7 +73,7 @@ VERDICTS = {
     "leaf-sha224": hidden("unusual signature algorithm"),
     "intermediate-md5": hidden(WEAK),
     "intermediate-sha1": hidden(WEAK),
-    "version-1": Verdict(
+    "version-1": Verification(
         reasons=("certificate of version 1", "hostname mismatch"),
         hidden=("certificate of version 1",),
         issuer=KNOWN,
@@ -125,7 +125,7 @@ def presented(*chain: crypto.X509) -> Presented:
     return Presented(chain=tuple(map(der, chain)))
 
 
-def of_usual_chain(verdict: Verdict) -> Verdict:
+def of_usual_chain(verdict: Verification) -> Verification:
     return replace(verdict, sent=AUTHORITY_ALONE)
 
 

@@ -33,7 +33,7 @@ from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tls.context import Outcome
 from mitml4.tls.pinning import Site, Visit
 from mitml4.tls.stream import TlsStream, tls_over
-from mitml4.tls.verify import Verdict
+from mitml4.tls.verify import Verification
 
 __all__ = ["Deferred"]
 
@@ -117,7 +117,7 @@ class Deferred:
         """The handshake with the client. Raises HandshakeError, CertificateError."""
         report, tools = bridge.report, self.tls.tools
         leaf = await make_leaf(
-            tools, None, Verdict(issuer=tools.verifier.everybody), hello, version=version,
+            tools, None, Verification(issuer=tools.verifier.everybody), hello, version=version,
             host=hello.sni or self.editing.flow.destination.ip,
         )  # fmt: skip
         outcome = Outcome(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from mitml4.events import LayerEvent
 from mitml4.session.reporting.totals import Totals
-from mitml4.sinks.sink import Listener, Sink
+from mitml4.sinks.sink import EventListener, Sink
 from mitml4.sinks.updates import Published
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Hub:
     def __init__(
         self,
         sinks: Iterable[Sink] = (),
-        listeners: Iterable[Listener] = (),
+        listeners: Iterable[EventListener] = (),
         *,
         condition: Filter | None = None,
         unfiltered: Collection[Sink] = (),
@@ -130,5 +130,5 @@ def _kind(event: Published) -> type:
     return type(event.content) if isinstance(event, LayerEvent) else type(event)
 
 
-def _publishers(kind: type, listeners: Iterable[Listener]) -> Takers:
+def _publishers(kind: type, listeners: Iterable[EventListener]) -> Takers:
     return tuple(each.publish for each in listeners if issubclass(kind, each.wants))
