@@ -227,15 +227,19 @@ def _fields(value: Any) -> tuple[tuple[str, str], ...]:
         raise _WrongValueError('a table is needed, as in: { "X-Debug" = "1" }')
     fields = tuple((name, _text(content)) for name, content in value.items())
     for name, content in fields:
-        try:
-            check_field(name.encode(), content.encode())
-        except ValueError as error:
-            raise _WrongValueError(str(error)) from None
         if name.startswith(":"):
             raise _WrongValueError(f"{name} is no header field that can be set")
         if name.lower() in _FRAMING:
             raise _WrongValueError(f"{name} follows the body, and cannot be set")
+        _check_field(name, content)
     return fields
+
+
+def _check_field(name: str, content: str = "") -> None:
+    try:
+        check_field(name.encode(), content.encode())
+    except ValueError as error:
+        raise _WrongValueError(str(error)) from None
 
 
 _FRAMING: Final = ("content-length", "transfer-encoding")
@@ -248,6 +252,7 @@ def _names(value: Any) -> tuple[str, ...]:
     for name in names:
         if name.startswith(":") or name.lower() in _FRAMING:
             raise _WrongValueError(f"{name} cannot be removed")
+        _check_field(name)
     return tuple(names)
 
 
@@ -291,7 +296,10 @@ def _respond(value: Any) -> Fixed:
     status = value.get("status", 200)
     if not isinstance(status, int) or isinstance(status, bool) or not 200 <= status <= 999:
         raise _WrongValueError("a status is a number from 200 to 999")
-    return Fixed(status, _fields(value.get("headers", {})), _text(value.get("body", "")).encode())
+    body = _text(value.get("body", "")).encode()
+    if body and status in (204, 304):  # RFC 9110 §15.3.5, §15.4.5
+        raise _WrongValueError(f"a response with status {status} has no body")
+    return Fixed(status, _fields(value.get("headers", {})), body)
 
 
 def _replace(value: Any) -> tuple[Replace, ...]:

@@ -218,7 +218,7 @@ def serving(argv: Sequence[str], folder: Path, port: int) -> Iterator[None]:
     with (folder / "log").open("ab") as log:
         server = subprocess.Popen(argv, cwd=folder, stdout=log, stderr=log)
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                 break
