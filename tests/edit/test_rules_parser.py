@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from mitml4.edit.files import Folder
@@ -122,3 +125,14 @@ def test_bytes_that_are_no_text_are_a_fault() -> None:
 def test_a_file_that_is_not_there_is_a_fault(tmp_path) -> None:
     with pytest.raises(RulesError, match=r"r.toml:2:1: file: a.js: No such file"):
         parse_rules("r.toml", b"[[rule]]\nfile = 'a.js'", Folder.open(tmp_path))
+
+
+def test_the_rules_in_the_documentation_are_rules() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "rules.md").read_text()
+    (text,) = re.findall(r"```toml\n(.+?)```", page, re.DOTALL)
+    headers, file, respond, replace = parse_rules("rules.toml", text.encode())
+    assert headers.set_request_headers == (("X-Debug", "1"),)
+    assert file.file == ("override", "app.js")
+    assert respond.respond
+    assert respond.respond.status == 503
+    assert replace.replace

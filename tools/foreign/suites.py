@@ -237,8 +237,9 @@ SUITES: Final = {
         needs=(
             *("h2", "httpx", "hypercorn", "pysocks", "pytest-socket", "quart", "quart-trio"),
             *("trio", "trustme", "tornado", "zstandard", "brotli", "idna", "pyopenssl"),
+            "pytest-xdist",
         ),
-        options=("-o", "addopts=", "-p", "no:warnings"),
+        options=("-o", "addopts=", "-p", "no:warnings", "-n", "4"),
         tests=("test",),
     ),
     "uvicorn": Suite(
@@ -267,8 +268,8 @@ SUITES: Final = {
     "websockets": Suite(
         requirement="websockets==15.0.1",  # Debian's
         debian="python-websockets/trixie",
-        needs=("python-socks[asyncio]", "werkzeug", "mitmproxy"),
-        options=("-p", "no:warnings"),
+        needs=("python-socks[asyncio]", "werkzeug", "mitmproxy", "pytest-xdist"),
+        options=("-p", "no:warnings", "-n", "4"),
         tests=("tests",),
     ),
 }
