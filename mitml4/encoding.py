@@ -24,7 +24,7 @@ from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.wire_text import MAX_ITEMS, MAX_TEXT, bounded, shorten, text
 from mitml4.regex import regex
 
-__all__ = ["encode", "to_json", "to_line"]
+__all__ = ["encode", "renumbered", "to_json", "to_line"]
 
 
 def encode(event: Event, *, headers: bool = True) -> str:
@@ -42,6 +42,18 @@ def encode(event: Event, *, headers: bool = True) -> str:
 def to_line(value: object) -> str:
     """Any value as one compact line of JSON."""
     return _harmless(_to_json(value))
+
+
+def renumbered(lines: bytes, by: int) -> bytes:
+    """Lines of events, with numbers of flows that are greater by this."""
+    if not by:
+        return lines
+    return _FLOW.sub(lambda found: b"%s%d" % (found[1], int(found[2]) + by), lines)
+
+
+_FLOW: Final = regex(
+    rb'^(\{"type":"[^"]+","time":"[^"]+","v":%d,"flow":)([0-9]+)' % VERSION, re.MULTILINE
+)
 
 
 def to_json(value: object) -> object:

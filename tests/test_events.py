@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from mitml4 import events
 from mitml4.address import Address
-from mitml4.encoding import encode, to_json, to_line
+from mitml4.encoding import encode, renumbered, to_json, to_line
 from mitml4.events import EVENTS, VERSION, Event, FlowLayer
 from mitml4.payload.text import PayloadText
 from mitml4.protocols.conversation import Details, Direction, LayerContext, Target
@@ -182,6 +182,25 @@ def test_a_line_is_compact_and_has_every_field_behind_its_head(event: Event, sch
     assert list(body)[:3] == ["type", "time", "v"]
     assert list(body) == schema["$defs"][type_of(event)]["required"]
     assert (body["type"], body["v"]) == (type_of(event), VERSION)
+
+
+def test_only_the_numbers_of_flows_change_in_renumbered_lines() -> None:
+    looks_like_one = events.FlowError(
+        flow=1,
+        depth=0,
+        side="client",
+        stage="relay",
+        kind="protocol",
+        reason='\n{"type":"x","time":"y","v":1,"flow":1,',
+    )
+    lines = [encode(event).encode() for event in (*SAMPLES, looks_like_one)]
+    changed = renumbered(b"\n".join(lines), 41).split(b"\n")
+    for before, after in zip(lines, changed, strict=True):
+        said = json.loads(before)
+        if "flow" in said:
+            said["flow"] += 41
+        assert json.loads(after) == said
+    assert changed != lines
 
 
 def test_no_field_may_be_absent_or_of_another_type(validator) -> None:

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Self, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import click
 
 from mitml4.cli.console import Console
+from mitml4.cli.interruption import InterruptedReadError, Interruptible, Interruption
 from mitml4.cli.options import Command, SectionOption, capture_files_options, shown_options
+from mitml4.cli.progress import progress_of, progress_of_all
 from mitml4.cli.values import File
 from mitml4.errors import CaptureError, ExitCode, UsageError, cannot_read
-from mitml4.printable import printable
-from mitml4.screen.terminal import Color, is_terminal, wants_color, width_of
 from mitml4.signals import ending_signals
 
 if TYPE_CHECKING:
     from mitml4.capture.tls.secrets import Secrets
     from mitml4.filter.expression import Filter
+    from mitml4.session.detect import CaptureSession, Outcome
+    from mitml4.session.reporting.outputs import CaptureOutputs
     from mitml4.sinks.tcp_reader import TcpReader
 
 __all__ = ["detect"]
 
-_NARROW: Final = 72
-"""Columns; below them the progress bar has no room for sizes and times."""
+_WORTH_PROCESSES: Final = 32 << 20
+"""Bytes of captures: some tenths of a second. To start processes takes a tenth."""
 
 
 @click.command(
@@ -51,6 +52,11 @@ Examples:
 @capture_files_options
 @shown_options
 @click.option(
+    "--jobs", type=click.IntRange(min=1, max=64), metavar="N", cls=SectionOption, section="Input",
+    help="Read up to N captures at a time, each in a process, where the output is only JSON lines."
+    " Without it, as many as there are processors, if the captures are large.",
+)  # fmt: skip
+@click.option(
     "--no-tunnels", is_flag=True, cls=SectionOption, section="Input",
     help="Do not look into tunnels: IP-in-IP, GRE, VXLAN, Geneve, GTP, Teredo and L2TP.",
 )  # fmt: skip
@@ -66,6 +72,7 @@ def detect(
     files: tuple[str, ...],
     *,
     json: bool,
+    jobs: int | None,
     no_tunnels: bool,
     keylog: Path | None,
     har: Path | None,
@@ -78,7 +85,6 @@ def detect(
     FILE is a pcap or pcapng capture, plain or compressed (.gz, .zst); - is standard input. The
     output is a table on a terminal, otherwise the same events as of `intercept`, as JSON lines.
     """
-    from mitml4.capture.files.reader import read_packets
     from mitml4.capture.reassembly import MAX_FLOWS
     from mitml4.capture.tls.secrets import Secrets
     from mitml4.cli.configure import refuse_one_file_for_two, shown
@@ -95,31 +101,19 @@ def detect(
     outputs = capture_outputs(
         as_json=json, color=console.color, headers=settings.headers, har=har, plain=pcap_plain
     )
+    count = _processes(files, jobs) if outputs.are_lines else 1
     if har:  # an archive has headers, also where the events have none
         settings = replace(settings, headers=True)
     _tune_gc()
-    hub = Hub(outputs.sinks, condition=filter)
+    hub = Hub(outputs.sinks, condition=filter if count == 1 else None)
     detection = CaptureSession(hub, tunnels=not no_tunnels, shown=settings, secrets=secrets)
     detection.start()
-    interruption = _Interruption()
-
-    def before_read() -> None:
-        outputs.flush()
-        interruption.check()
-
-    def read(name: str) -> None:
-        with _opened(name) as stream, _progress(stream, name, console.color) as counted:
-            packets = read_packets(
-                cast("BinaryIO", _Interruptible(counted, interruption)),
-                _shown(name),
-                on_secrets=secrets.add,
-                on_comment=detection.add_comment,
-                on_read=before_read,
-            )
-            detection.read(packets)
-
+    interruption = Interruption(ending_signals())
     with interruption:
-        failure = _read_each(files, read, console)
+        if count == 1:
+            failure = _read_in_turn(files, detection, outputs, interruption, console)
+        else:
+            failure = _read_at_once(files, count, detection, filter, interruption, console)
     ended_by = interruption.by
     detection.stop(ended_by.name if ended_by else failure.message if failure else "done")
     outputs.finish()
@@ -133,16 +127,36 @@ def detect(
     return ExitCode.FAILED if failure else ExitCode.DONE
 
 
-def _read_each(
-    files: Iterable[str], read: Callable[[str], None], console: Console
+def _processes(files: Sequence[str], jobs: int | None) -> int:
+    """How many processes read these captures. What a pipe brings is told as it comes, so one
+    does."""
+    if not all(map(os.path.isfile, files)):
+        return 1
+    if jobs is None:
+        is_worth_it = sum(map(os.path.getsize, files)) >= _WORTH_PROCESSES
+        jobs = len(os.sched_getaffinity(0)) if is_worth_it else 1
+    return min(jobs, len(files))
+
+
+def _read_in_turn(
+    files: Sequence[str],
+    detection: CaptureSession,
+    outputs: CaptureOutputs,
+    interruption: Interruption,
+    console: Console,
 ) -> CaptureError | None:
-    """Read one file after the other, until a signal ends that. Prints each error, and returns the
-    first."""
+    """Read all captures, in this process. Returns what was wrong first."""
     failure: CaptureError | None = None
+
+    def before_read() -> None:
+        outputs.flush()
+        interruption.check()
+
     for name in files:
         try:
-            read(name)
-        except _InterruptedError:
+            with _opened(name) as stream, progress_of(stream, _shown(name), console.color) as shown:
+                _read(detection, shown, name, interruption, before_read)
+        except InterruptedReadError:
             break
         except CaptureError as error:
             console.error(error)
@@ -150,56 +164,76 @@ def _read_each(
     return failure
 
 
-class _InterruptedError(CaptureError):
-    """A signal has ended the reading of a capture."""
+def _read_at_once(
+    files: Sequence[str],
+    count: int,
+    detection: CaptureSession,
+    condition: Filter | None,
+    interruption: Interruption,
+    console: Console,
+) -> CaptureError | None:
+    """The same, in so many processes."""
+    from mitml4.session.capture_processes import CaptureProcesses
+
+    failure: CaptureError | None = None
+    read = partial(_read_for_another, detection, condition)
+    with (
+        CaptureProcesses(files, count, read, lambda: interruption.by) as processes,
+        progress_of_all(files, console.color) as is_done,
+    ):
+        for capture in processes.captures():
+            assert capture.outcome
+            detection.add(capture.outcome, capture.lines())
+            if error := capture.outcome.failure:
+                console.error(error)
+                failure = failure or error
+            is_done(capture.name)
+    return failure
 
 
-class _Interruption:
-    """Within it, the first signal that would end the process ends only the reading; the next one
-    acts as it would outside."""
+def _read_for_another(
+    like: CaptureSession, condition: Filter | None, name: str, send: Callable[[bytes], object]
+) -> Outcome:
+    """Read a capture as `like` would, in another process than that of `like`."""
+    from mitml4.session.capture_processes import STOP
+    from mitml4.session.detect import CaptureSession
+    from mitml4.session.reporting.hub import Hub
+    from mitml4.session.reporting.outputs import lines_for_another
 
-    def __init__(self) -> None:
-        self.by: signal.Signals | None = None
-        self.may_raise = False
-        """The capture is being read, which may block."""
-        self._usual: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> Self:
-        for each in ending_signals():
-            self._usual[each] = signal.signal(each, self._interrupt)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        while self._usual:
-            signal.signal(*self._usual.popitem())
-
-    def check(self) -> None:
-        """Raises _InterruptedError after a signal."""
-        if self.by:
-            raise _InterruptedError(f"interrupted by {self.by.name}")
-
-    def _interrupt(self, number: int, _frame: FrameType | None) -> None:
-        self.by = signal.Signals(number)
-        self.__exit__()
-        if self.may_raise:
-            self.check()
-
-
-class _Interruptible:
-    """A capture whose reading a signal ends."""
-
-    def __init__(self, stream: BinaryIO, interruption: _Interruption) -> None:
-        self.read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
-        self._interruption = interruption
-
-    def read1(self, count: int) -> bytes:
-        """What is there; b"" at the end. Raises _InterruptedError."""
-        self._interruption.may_raise = True
+    sink = lines_for_another(send, headers=like.shown.headers)
+    hub = Hub([sink], condition=condition)
+    detection = CaptureSession(hub, tunnels=like.tunnels, shown=like.shown, secrets=like.secrets)
+    failure: CaptureError | None = None
+    with Interruption([STOP]) as interruption:
         try:
-            self._interruption.check()
-            return self.read(count)
-        finally:
-            self._interruption.may_raise = False
+            with _opened(name) as stream:
+                _read(detection, stream, name, interruption, interruption.check)
+        except InterruptedReadError:
+            pass
+        except CaptureError as error:
+            failure = error
+        sink.finish()
+    return detection.outcome(failure)
+
+
+def _read(
+    detection: CaptureSession,
+    stream: BinaryIO,
+    name: str,
+    interruption: Interruption,
+    before_read: Callable[[], None],
+) -> None:
+    """Raises CaptureError where the capture is broken or the reading was interrupted."""
+    from mitml4.capture.files.reader import read_packets
+
+    packets = read_packets(
+        cast("BinaryIO", Interruptible(stream, interruption)),
+        _shown(name),
+        on_secrets=detection.add_secrets,
+        on_comment=detection.add_comment,
+        on_read=before_read,
+    )
+    detection.read(packets)
 
 
 def _tune_gc() -> None:
@@ -240,44 +274,3 @@ def _opened(name: str) -> Iterator[BinaryIO]:
         raise cannot_read(CaptureError, name, error) from error
     with stream:
         yield stream
-
-
-@contextmanager
-def _progress(stream: BinaryIO, name: str, color: Color) -> Iterator[BinaryIO]:
-    """The same stream, with a progress bar on standard error if that is a terminal."""
-    if not (sys.stderr and is_terminal(sys.stderr) and stream.seekable()):
-        yield stream
-        return
-    from rich.cells import cell_len
-    from rich.console import Console as RichConsole
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        ProgressColumn,
-        TaskProgressColumn,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.table import Column
-
-    from mitml4.screen.columns import fit_middle
-
-    def one_line() -> Column:
-        return Column(no_wrap=True)
-
-    # A file name may look like markup.
-    label = TextColumn("{task.description}", markup=False, table_column=one_line())
-    columns: list[ProgressColumn] = [label, BarColumn(None, table_column=Column(ratio=1))]
-    width = width_of(sys.stderr)
-    if width < _NARROW:
-        columns += [TaskProgressColumn(table_column=one_line())]
-    else:
-        columns += [DownloadColumn(table_column=one_line())]
-        columns += [TimeRemainingColumn(table_column=one_line())]
-    shown = printable(_shown(name))
-    shown = fit_middle(shown, min(cell_len(shown), width // 3))
-    size = os.fstat(stream.fileno()).st_size
-    shown_on = RichConsole(stderr=True, no_color=not wants_color(color, sys.stderr))
-    with Progress(*columns, console=shown_on, transient=True, expand=True) as progress:
-        yield progress.wrap_file(stream, size, description=shown)

@@ -16,7 +16,9 @@ from mitml4.capture.follow import Copies, Statistics, follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.dataclass import dataclass
+from mitml4.encoding import renumbered
 from mitml4.engine.plaintext import Plaintext, PlaintextMoved
+from mitml4.errors import CaptureError
 from mitml4.events import (
     Action,
     Event,
@@ -30,14 +32,28 @@ from mitml4.events import (
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.payload import Shown
 from mitml4.session.reporting.hub import Hub
+from mitml4.session.reporting.totals import Totals
+from mitml4.sinks.jsonl import Line
 
-__all__ = ["CaptureSession"]
+__all__ = ["CaptureSession", "Outcome"]
 
 _MAX_SIDES: Final = 64
 """Only those of the packets that are being read."""
 
 _FIRST_S: Final = datetime.min.replace(tzinfo=UTC).timestamp()
 _LAST_S: Final = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a process tells of the capture that it has read, beside its events."""
+
+    totals: Totals = field(default_factory=Totals)
+    dropped_events: int = 0
+    cut_short: int = 0
+    failure: CaptureError | None = None
+    secrets: tuple[bytes, ...] = ()
+    """The lines of key logs in it."""
 
 
 @dataclass(slots=True)
@@ -52,10 +68,12 @@ class CaptureSession:
     """Secrets that decrypt TLS; captures may add some."""
     cut_short: int = 0
     """Flows that were not followed to their end, to limit memory."""
+    flows: int = 0
+    """Flows so far, in all captures."""
+    _brought: list[bytes] = field(default_factory=list)
     _sides: dict[float, CaptureSide] = field(default_factory=dict)
     _before: int = 0
     """Flows in the captures before this one."""
-    _flows: int = 0
 
     def start(self) -> None:
         self.hub.publish(
@@ -90,7 +108,8 @@ class CaptureSession:
         """The events of a capture; of protocols' events, those whose class is wanted. Raises
         CaptureError where it is broken, after all that could be read. `copies` makes what takes the
         copies of decrypted TLS."""
-        self._before = self._flows
+        self._before = self.flows
+        self._sides.clear()
         time_s, time = 0.0, _date(0.0)
         statistics = Statistics()
         try:
@@ -110,9 +129,36 @@ class CaptureSession:
         finally:
             self.cut_short += statistics.evicted
 
+    def add(self, outcome: Outcome, lines: Iterator[bytes]) -> None:
+        """Publish the lines of a capture that another process has read, and count it."""
+        for some in lines:
+            data = renumbered(some, self.flows)
+            self.hub.publish(Line(0, len(data), data))
+        self.flows += outcome.totals.flows
+        self.hub.totals.add_captured(outcome.totals)
+        self.hub.lost_events += outcome.dropped_events
+        self.cut_short += outcome.cut_short
+        for lines_of_secrets in outcome.secrets:
+            self.secrets.add(lines_of_secrets)
+
+    def outcome(self, failure: CaptureError | None) -> Outcome:
+        """What another process has to know of the only capture that was read, beside its events."""
+        return Outcome(
+            totals=self.hub.totals,
+            dropped_events=self.hub.dropped_events,
+            cut_short=self.cut_short,
+            failure=failure,
+            secrets=tuple(self._brought),
+        )
+
     def stop(self, reason: str = "done") -> None:
         """Publish `session.stop`, after the last capture. `reason`: what was wrong, if anything."""
         self.hub.publish(self.hub.totals.stop(reason, self.hub.dropped_events))
+
+    def add_secrets(self, lines: bytes) -> None:
+        """Use the secrets of a key log that is in the capture."""
+        if self.secrets.add(lines):
+            self._brought.append(lines)
 
     def add_comment(self, time_s: float, comment: str) -> None:
         """Remember the side of the flow that may begin with the packet of this time."""
@@ -130,7 +176,7 @@ class CaptureSession:
                 depth = report.depth + content.in_stream_layer
                 return LayerEvent(time=time, flow=number, depth=depth, content=content)
             case reports.Opened():
-                self._flows = number
+                self.flows = number
                 side = self._sides.get(report.time_s)
                 return FlowOpen(
                     time=time,

@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from rich.cells import cell_len
 from mitml4.printable import printable
 from mitml4.schema import json_schema
 from tests import programs
+from tests.capture.conftest import Blocks
 from tests.programs import PIPE, Program
 
 
@@ -200,14 +202,16 @@ def test_a_signal_ends_the_reading_and_open_flows_are_closed(
     assert (told[-1]["reason"], told[-1]["flows"]) == (number.name, 1)
 
 
-def screen_of(name: str, stdin: Path, directory: Path, columns: int = 80) -> bytes:
+def screen_of(
+    name: str, stdin: Path, directory: Path, columns: int = 80, more: Sequence[str] = ()
+) -> bytes:
     """What a terminal on standard error shows while a capture is read."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
     environ = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
     with stdin.open("rb") as stream, open(ours, "rb", buffering=0) as screen:
         outcome = programs.run(
-            ["-m", "mitml4", "detect", name],
+            ["-m", "mitml4", "detect", name, *more],
             stdin=stream,
             stderr=theirs,
             cwd=directory,
@@ -316,3 +320,43 @@ def test_an_archive_that_cannot_be_written_is_said(http: Path, tmp_path: Path) -
     assert limited.returncode == 1
     assert limited.stderr.startswith(f"error: cannot write {path}: File too large\n".encode())
     assert json.loads(path.read_bytes())["log"]["entries"] == []
+
+
+def test_several_processes_tell_the_same_as_one(http: Path, tmp_path: Path) -> None:
+    names = [http, tmp_path / "cut.pcap", tmp_path / "text.pcap", http, tmp_path / "secrets.pcapng"]
+    (tmp_path / "cut.pcap").write_bytes(http.read_bytes()[:-20])
+    (tmp_path / "text.pcap").write_text("hello")
+    (tmp_path / "secrets.pcapng").write_bytes(Blocks().section() + Blocks().secrets(SECRET))
+    files = [*map(str, names), *[str(http)] * 20]
+    for options in ([], ["--payload", "--headers"], ["--filter", "path:/x"], ["--filter", "tls"]):
+        alone, together = (detect("--jobs", jobs, *options, *files) for jobs in ("1", "3"))
+        assert alone.returncode == together.returncode == 1
+        assert alone.stderr == together.stderr
+        told = events(alone.stdout)
+        numbers = [event["flow"] for event in told if event["type"] == "flow.open"]
+        assert numbers == ([*range(1, 24)] if "tls" not in options else [])
+        assert without_the_process(together.stdout) == without_the_process(alone.stdout)
+        assert told[-1]["flows"] == 23
+
+
+SECRET = b"CLIENT_RANDOM " + b"00" * 32 + b" " + b"00" * 48 + b"\n"
+
+
+def without_the_process(output: bytes) -> list[bytes]:
+    """The lines, except for when the process ran, and its number."""
+    first, *lines, last = output.splitlines()
+    of_process = rb'"(time|pid)":("[^"]*"|[0-9]+),'
+    return [re.sub(of_process, b"", first), *lines, re.sub(of_process, b"", last)]
+
+
+def test_a_closed_pipe_ends_several_processes_quietly(http: Path) -> None:
+    command = '"$0" -m mitml4 detect --jobs 2 "$@" | head -n 3; wait'
+    argv = ["bash", "-c", f"set -o pipefail; {command}", sys.executable, *[str(http)] * 50]
+    outcome = subprocess.run(argv, capture_output=True, timeout=60, check=False)
+    assert len(outcome.stdout.splitlines()) == 3
+    assert outcome.stderr == b""
+
+
+def test_several_processes_have_one_bar_on_a_terminal(http: Path) -> None:
+    shown = screen_of("--jobs=2", http, http.parent, more=[str(http), str(http)])
+    assert b"2 captures" in shown

@@ -13,7 +13,7 @@ from mitml4.capture.follow import follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Happened, Report
 from mitml4.encoding import encode
-from mitml4.events import Event, FlowClose
+from mitml4.events import Event, FlowClose, FlowOpen
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session import detect as detect_module
@@ -49,6 +49,20 @@ def test_a_clock_beyond_all_dates_is_told_by_the_nearest(time_s: float, said: st
     assert [f'"time":"{said}"' in encode(event) for event in events] == [True, True]
     assert isinstance(events[-1], FlowClose)
     assert events[-1].duration_s == 0
+
+
+def test_a_comment_is_of_its_capture_only() -> None:
+    events: list[Event] = []
+    detection = CaptureSession(hub(events))
+
+    def packets(comment: str) -> Iterator[Packet]:
+        detection.add_comment(1.0, comment)
+        yield 1.0, 101, syn(), 0, 40
+
+    detection.read(packets("flow 7, server's side"))
+    detection.read(packets("of somebody else"))
+    said = [(event.side, event.session_flow) for event in events if isinstance(event, FlowOpen)]
+    assert said == [("server", 7), (None, None)]
 
 
 def test_flows_that_were_not_followed_to_their_end_are_counted(

@@ -34,7 +34,7 @@ _AUTHORITY: Final = regex(
 )
 _ORIGIN_FORM: Final = regex(rb"[\s]*[^\s/:]+[ \t]+(?:/|\*[ \t])")
 _REMEMBERED: Final = 512
-_LONGEST: Final = 256
+_MAX_REMEMBERED_BYTES: Final = 256
 """So many authorities up to this length are cached, since most requests have the same."""
 
 
@@ -105,7 +105,7 @@ def _of_authority(value: bytes, context: LayerContext, default: int | None) -> I
     yield from (Target(host, each) for each in dict.fromkeys(ports) if each is not None)
 
 
-@remembered(_REMEMBERED, _LONGEST)
+@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
 def _authority(value: bytes) -> tuple[str | None, int | None, tuple[End, ...]]:
     """Its host and its port, as far as it has them, and what is wrong with it."""
     authority = _AUTHORITY.fullmatch(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -19,7 +19,7 @@ from mitml4.sinks.tcp_reader import TcpReader
 if TYPE_CHECKING:
     from mitml4.sinks.keylog import KeyLog
 
-__all__ = ["CaptureOutputs", "Outputs", "capture_outputs"]
+__all__ = ["CaptureOutputs", "Outputs", "capture_outputs", "lines_for_another"]
 
 S = TypeVar("S", bound=Sink)
 
@@ -63,8 +63,29 @@ class _TerminalOutput(OutputFile):
         sys.stdout.flush()
 
 
+class _SentOutput(OutputFile):
+    """Standard output that another process writes."""
+
+    def __init__(self, send: Callable[[bytes], object]) -> None:
+        self.name = "standard output"
+        self._send = send
+
+    def write(self, parts: Sequence[bytes]) -> None:
+        self._send(b"".join(parts))
+
+
+def lines_for_another(send: Callable[[bytes], object], *, headers: bool) -> CaptureSink:
+    """JSON lines that are given to this function, some at a time."""
+    return Inline(JsonLines(_SentOutput(send), headers=headers))
+
+
 class CaptureOutputs(Outputs[CaptureSink]):
     """Outputs that are written when `flush` and `finish` are called."""
+
+    @property
+    def are_lines(self) -> bool:
+        """Whether there is nothing but the JSON lines of events."""
+        return not self.files and isinstance(self.display, Inline)
 
     def flush(self) -> None:
         """Write what is complete. Raises OSError."""

@@ -98,6 +98,14 @@ class Totals:
                 self.undetected += event.stack[-1:] == ("unknown",)
                 _count(self.stacks, " › ".join(event.stack))
 
+    def add_captured(self, other: Totals) -> None:
+        """Add what another process has counted of a capture."""
+        self.flows += other.flows
+        self.bytes_up += other.bytes_up
+        self.bytes_down += other.bytes_down
+        for stack, flows in other.stacks.items():
+            _count(self.stacks, stack, flows)
+
     def _add_probe(self, event: ClientProbe) -> None:
         key = event.client.ip, event.name
         if key in self.probes or len(self.probes) < _MAX_COUNTED:
@@ -123,6 +131,7 @@ class Totals:
         )
 
 
-def _count(counter: Counter[str], what: str) -> None:
-    """Count one more; together with others once clients have invented too many different ones."""
-    counter[what if what in counter or len(counter) < _MAX_COUNTED else CUT] += 1
+def _count(counter: Counter[str], what: str, more: int = 1) -> None:
+    """Count one or more; together with others once clients have invented too many different
+    ones."""
+    counter[what if what in counter or len(counter) < _MAX_COUNTED else CUT] += more

@@ -1,0 +1,219 @@
+"""Captures that are read at the same time, each by a process, and told in their order.
+
+A process reads one capture after another. The lines of its events come here, and wait, on disk if
+they are many, until all captures before it are told. A capture is told once all of it was read: if
+its process is killed, nothing of it is.
+
+Secrets in a capture also open the TLS of those behind it. Where one has brought any, what was read
+of others is void: it is read again, and from there on, captures are read one after the other.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from tempfile import SpooledTemporaryFile
+from typing import Final, Self, TypeAlias
+
+from mitml4.dataclass import dataclass
+from mitml4.errors import CaptureError
+from mitml4.session.detect import Outcome
+
+__all__ = ["STOP", "CaptureProcesses", "Read"]
+
+STOP: Final = signal.SIGUSR1
+"""Tells a process to read no further, and to tell what it has read."""
+
+Read: TypeAlias = Callable[[str, Callable[[bytes], object]], Outcome]
+"""Reads the capture of this name, and gives its lines to a function, some whole ones at a time."""
+
+_MAX_IN_MEMORY: Final = 8 << 20
+"""Bytes of the lines of one capture; more wait on disk."""
+_BATCH_BYTES: Final = 1 << 18
+"""About so many bytes of lines are handed on at a time."""
+_POLL_INTERVAL_S: Final = 0.2
+_IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, STOP)
+"""Signals that the processes do not act on, which a terminal sends to all; STOP, as long as there
+is nothing to read."""
+
+
+@dataclass(slots=True, eq=False)
+class _Process:
+    process: BaseProcess
+    connection: Connection
+    capture: Capture | None = None
+    """The one that it reads."""
+
+
+@dataclass(slots=True, eq=False)
+class Capture:
+    """A capture that a process has read, or reads."""
+
+    name: str
+    outcome: Outcome | None = None
+    _lines: SpooledTemporaryFile[bytes] = field(
+        default_factory=lambda: SpooledTemporaryFile(_MAX_IN_MEMORY)  # noqa: SIM115 - see `close`
+    )
+
+    def add(self, lines: bytes) -> None:
+        self._lines.write(lines)
+
+    def lines(self) -> Iterator[bytes]:
+        """Its events, some whole lines at a time."""
+        self._lines.seek(0)
+        while some := self._lines.readlines(_BATCH_BYTES):
+            yield b"".join(some)
+
+    def forget(self) -> None:
+        """Its events so far are void."""
+        self._lines.seek(0)
+        self._lines.truncate()
+
+    def close(self) -> None:
+        """Its events are not needed any more."""
+        self._lines.close()
+
+
+class CaptureProcesses:
+    """Up to `count` processes, until the end of a `with`."""
+
+    def __init__(
+        self, names: Iterable[str], count: int, read: Read, is_stopped: Callable[[], object]
+    ) -> None:
+        """`is_stopped`: whether no more is to be read; it is asked several times a second."""
+        self._names = deque(names)
+        self._count = count
+        self._read = read
+        self._is_stopped = is_stopped
+        self._processes: list[_Process] = []
+        self._begun: deque[Capture] = deque()
+        """In their order."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._kill(self._processes)
+        while self._begun:
+            self._begun.popleft().close()
+
+    def captures(self) -> Iterator[Capture]:
+        """Each capture, once it is read. The last one may have been read in part, if it was
+        stopped."""
+        while not self._is_stopped():
+            self._begin()
+            if not self._begun:
+                return
+            first = self._begun[0]
+            while first.outcome is None:
+                if self._is_stopped():
+                    self._stop_all_but(first)
+                else:
+                    self._begin()
+                self._receive()
+            yield first
+            self._begun.popleft().close()
+            if first.outcome.secrets:
+                self._begin_again()
+
+    def _begin(self) -> None:
+        """Give a capture to each process that has none, but not too many ahead of the first."""
+        while self._names and len(self._begun) < 2 * self._count:
+            idle = [each for each in self._processes if each.capture is None]
+            if not idle and len(self._processes) >= self._count:
+                return
+            process = idle[0] if idle else self._start()
+            process.capture = Capture(self._names.popleft())
+            self._begun.append(process.capture)
+            process.connection.send(process.capture.name)
+
+    def _start(self) -> _Process:
+        context = get_context("fork")  # with all that is imported and configured by now
+        ours, theirs = context.Pipe()
+        others = [*(each.connection for each in self._processes), ours]
+        child = context.Process(target=_serve, args=(theirs, others, self._read), daemon=True)
+        child.start()
+        theirs.close()
+        process = _Process(child, ours)
+        self._processes.append(process)
+        return process
+
+    def _receive(self) -> None:
+        """What has come from processes, or nothing after a while."""
+        busy = {each.connection: each for each in self._processes if each.capture}
+        for connection in wait([*busy], _POLL_INTERVAL_S):
+            process = busy[connection]  # type: ignore[index]
+            capture = process.capture
+            assert capture
+            try:
+                message = process.connection.recv()
+            except (EOFError, OSError):
+                self._lose(process, capture)
+                continue
+            if isinstance(message, bytes):
+                capture.add(message)
+            elif isinstance(message, Outcome):
+                capture.outcome, process.capture = message, None
+            else:
+                raise message
+
+    def _lose(self, process: _Process, capture: Capture) -> None:
+        """A process has ended in the middle of a capture."""
+        self._processes.remove(process)
+        process.process.join()
+        process.connection.close()
+        capture.forget()
+        code = process.process.exitcode or 0
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        failure = CaptureError(
+            f"{capture.name} was not read: its process has ended ({how})",
+            hint="with --jobs 1, a capture has all memory to itself",
+        )
+        capture.outcome = Outcome(failure=failure)
+
+    def _stop_all_but(self, first: Capture) -> None:
+        reading = next(each for each in self._processes if each.capture is first)
+        self._kill([each for each in self._processes if each is not reading])
+        if reading.process.pid:
+            os.kill(reading.process.pid, STOP)
+
+    def _begin_again(self) -> None:
+        """What was read behind the first capture is void."""
+        self._kill(self._processes)
+        self._count = 1
+        while self._begun:
+            void = self._begun.pop()
+            void.close()
+            self._names.appendleft(void.name)
+
+    def _kill(self, processes: list[_Process]) -> None:
+        for each in list(processes):
+            self._processes.remove(each)
+            each.process.kill()
+            each.process.join()
+            each.connection.close()
+
+
+def _serve(connection: Connection, others: Iterable[Connection], read: Read) -> None:
+    """Read captures, in a process that has just begun, until the first process ends."""
+    for each in others:
+        each.close()  # or it would not be noticed that the first process ends
+    for number in _IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        while True:
+            name = connection.recv()
+            try:
+                connection.send(read(name, connection.send))
+            except (BrokenPipeError, EOFError):
+                raise
+            except Exception as error:  # a fault of ours is told as if it had been there
+                connection.send(error)
+    except (EOFError, OSError):
+        return

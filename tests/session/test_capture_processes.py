@@ -1,0 +1,169 @@
+"""Captures that are read at the same time, by processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from mitml4.errors import CaptureError
+from mitml4.session.capture_processes import STOP, CaptureProcesses, Read
+from mitml4.session.detect import Outcome
+
+Send = Callable[[bytes], object]
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    yield
+    assert multiprocessing.active_children() == []
+
+
+def told(
+    read: Read, names: str, processes: int, is_stopped: Callable[[], object] = lambda: False
+) -> list[tuple[str, bytes, str | None]]:
+    """The name, the lines and the failure of each capture."""
+    with CaptureProcesses(names, processes, read, is_stopped) as reading:
+        return [
+            (
+                capture.name,
+                b"".join(capture.lines()),
+                capture.outcome.failure.message
+                if capture.outcome and capture.outcome.failure
+                else None,
+            )
+            for capture in reading.captures()
+        ]
+
+
+def test_captures_are_told_in_their_order_whatever_they_take() -> None:
+    """The first one ends last: it waits until the third one has begun."""
+    begun, begins = os.pipe()
+
+    def read(name: str, send: Send) -> Outcome:
+        send(f"{name} begins\n".encode())
+        if name == "a":
+            os.read(begun, 1)
+        if name == "c":
+            os.write(begins, b".")
+        send(f"{name} ends\n".encode() * 100_000)
+        return Outcome()
+
+    names = "abcdefgh"
+    outcome = told(read, names, 2)
+    os.close(begun)
+    os.close(begins)
+    assert outcome == [
+        (name, f"{name} begins\n".encode() + f"{name} ends\n".encode() * 100_000, None)
+        for name in names
+    ]
+
+
+def test_of_a_process_that_is_killed_nothing_is_told_but_the_others() -> None:
+    def read(name: str, send: Send) -> Outcome:
+        send(f"{name}\n".encode())
+        if name == "b":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name == "d":
+            os._exit(3)
+        return Outcome()
+
+    assert told(read, "abcde", 2) == [
+        ("a", b"a\n", None),
+        ("b", b"", "b was not read: its process has ended (SIGKILL)"),
+        ("c", b"c\n", None),
+        ("d", b"", "d was not read: its process has ended (exit code 3)"),
+        ("e", b"e\n", None),
+    ]
+
+
+def test_a_broken_capture_is_told_with_its_failure() -> None:
+    def read(name: str, send: Send) -> Outcome:
+        send(b"whole\n")
+        return Outcome(failure=CaptureError(f"{name} is broken", hint="look at it"))
+
+    with CaptureProcesses("ab", 2, read, lambda: False) as reading:
+        for capture in reading.captures():
+            assert b"".join(capture.lines()) == b"whole\n"
+            assert capture.outcome
+            assert capture.outcome.failure
+            assert str(capture.outcome.failure) == f"{capture.name} is broken"
+            assert capture.outcome.failure.hint == "look at it"
+
+
+def test_a_fault_in_a_process_is_raised_here() -> None:
+    def read(name: str, _send: Send) -> Outcome:
+        raise ZeroDivisionError(name)
+
+    with pytest.raises(ZeroDivisionError, match="a"):
+        told(read, "ab", 1)
+
+
+def test_when_it_is_stopped_the_first_capture_is_told_as_far_as_it_was_read() -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stop(*_: object) -> None:
+        raise StoppedError
+
+    def read(name: str, send: Send) -> Outcome:
+        send(f"{name} begins\n".encode())
+        try:
+            signal.signal(STOP, stop)
+            while True:
+                signal.pause()
+        except StoppedError:
+            send(b"as far as it was read\n")
+            return Outcome()
+
+    polls = count()
+    outcome = told(read, "abc", 2, lambda: next(polls) > 4)
+    assert outcome == [("a", b"a begins\nas far as it was read\n", None)]
+
+
+def test_signals_of_a_terminal_end_no_process() -> None:
+    def read(_name: str, send: Send) -> Outcome:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            os.kill(os.getpid(), number)
+        send(b"whole\n")
+        return Outcome()
+
+    assert told(read, "a", 1) == [("a", b"whole\n", None)]
+
+
+def test_what_was_read_without_the_secrets_of_a_capture_before_is_read_again() -> None:
+    known: list[bytes] = []
+
+    def read(name: str, send: Send) -> Outcome:
+        send(b"%s with %s\n" % (name.encode(), b" ".join(known) or b"none"))
+        return Outcome(secrets=(b"secrets of b",) if name == "b" else ())
+
+    lines = []
+    with CaptureProcesses("abcd", 3, read, lambda: False) as reading:
+        for capture in reading.captures():
+            assert capture.outcome
+            known += capture.outcome.secrets
+            lines += capture.lines()
+    assert lines == [
+        b"a with none\n",
+        b"b with none\n",
+        b"c with secrets of b\n",
+        b"d with secrets of b\n",
+    ]
+
+
+def test_leaving_early_ends_the_processes() -> None:
+    def read(name: str, _send: Send) -> Outcome:
+        while name != "a":
+            signal.pause()
+        return Outcome()
+
+    with CaptureProcesses("abc", 3, read, lambda: False) as reading:
+        assert next(reading.captures()).name == "a"
+        children = multiprocessing.active_children()
+        assert len(children) == 3
+    assert not any(child.is_alive() for child in children)
