@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,3 +132,48 @@ def test_nobody_is_served_without_the_password(ask: Callable[..., Outcome], ngin
     assert "407" in ask("http", f"https://{SERVER_V4}/", user="me:wrong").err
     assert ask("socks5", f"https://{SERVER_V4}/", user="me:wrong").code == 97
     assert "password" in ask("http", f"http://{SERVER_V4}/", user="you:secret").text
+
+
+PREFERENCES = """
+user_pref("network.proxy.type", 1);
+user_pref("network.proxy.ssl", "%(host)s");
+user_pref("network.proxy.ssl_port", %(port)d);
+"""
+
+
+@pytest.mark.parametrize("browser", ["chromium", "firefox-esr"])
+def test_a_browser_that_is_told_of_the_proxy_and_trusts_the_authority_loads_a_page(
+    intercept, client: Machine, nginx: Path, tmp_path: Path, browser: str
+) -> None:
+    if shutil.which(browser) is None:
+        pytest.skip(f"only Debian has {browser} as a package")
+    port = PORT + 1
+    session = intercept(command=("proxy",), scope=("--listen", f"[::]:{port}", "--open"))
+    profile = tmp_path / "profile"
+    database = profile if browser == "firefox-esr" else tmp_path / ".pki/nssdb"
+    for directory in (profile, database):
+        directory.mkdir(parents=True, exist_ok=True)
+    settings = PREFERENCES % {"host": ROUTER_LAN_V4, "port": port}
+    (profile / "user.js").write_text(settings)
+    store = ("certutil", "-d", f"sql:{database}")
+    assert client.run(*store, "-N", "--empty-password").code == 0
+    assert client.run(*store, "-A", "-n", "ca", "-t", "C,,", "-i", str(session.ca)).code == 0
+    url = f"https://{SERVER_V4}/"
+    argv = {
+        "chromium": [
+            *("--no-sandbox", "--disable-gpu", "--no-first-run", f"--user-data-dir={profile}"),
+            *(f"--proxy-server=http://{ROUTER_LAN_V4}:{port}", "--dump-dom", url),
+        ],
+        "firefox-esr": [
+            *("--no-remote", f"--profile={profile}", f"--screenshot={tmp_path}/page.png", url),
+        ],
+    }
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
+    got = client.run(browser, "--headless", *argv[browser], env=environ)
+    assert got.code == 0, got.err
+    assert session.stop() == 0
+    asked = [event["flow"] for event in session.of_type("http.request") if event["url"] == url]
+    (flow,) = [each for each in session.flows() if each.opened["flow"] in asked]
+    assert flow.stack == ["http-connect", "tls", "http/2"]
+    statuses = [each["status"] for each in flow.http if each["type"] == "http.response"]
+    assert statuses[:2] == [200, 200]  # the proxy's, and the server's
