@@ -60,6 +60,8 @@ class Record:
 class Protection(ABC):
     """The records of one sender under one key."""
 
+    __slots__ = ("overhead", "sequence")
+
     overhead: int
     """Bytes that a sealed record has beyond its content."""
 
@@ -134,6 +136,8 @@ def protection_1_3(suite: Suite, secret: bytes) -> Protection13:
 
 class Protection13(Protection):
     """RFC 8446 §5.2: the type is inside, behind the content and before the padding."""
+
+    __slots__ = ("_aead", "_frame", "_iv", "_suite", "secret")
 
     def __init__(self, suite: Suite, secret: bytes) -> None:
         super().__init__()

@@ -111,6 +111,7 @@ class Bridge:
         failures: list[Exception] = []
         later_resets: list[OSError] = []
         at_work = set(DIRECTIONS)
+        watches: list[ExitStack] = []  # made late: a connection that waits would keep it
 
         def note_reset(transport: Transport) -> None:
             if not at_work:
@@ -127,7 +128,8 @@ class Bridge:
                 at_work.remove(direction)
                 if at_work and self.lane(direction).ended:
                     ended = self.lane(direction).source.transport
-                    watches.enter_context(ended.watched(partial(note_reset, ended)))
+                    watches.append(watch := ExitStack())
+                    watch.enter_context(ended.watched(partial(note_reset, ended)))
             except Exception as error:
                 failures.append(error)
                 other = self.lane(direction.other)
@@ -140,10 +142,13 @@ class Bridge:
                     await self.lane(direction).relay.take_turn_to_end()
                 nursery.cancel_scope.cancel()
 
-        with ExitStack() as watches:
+        try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(guarded, Direction.DOWN)
                 await guarded(Direction.UP)
+        finally:
+            for watch in watches:
+                watch.close()
         if later_resets:
             await self.up.relay.take_turn_to_end()
             failures += later_resets
