@@ -14,7 +14,7 @@ from another connection id.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from mitml4.crypto.quic import InitialKeys, retry_tag
 from mitml4.dataclass import dataclass
@@ -68,7 +68,7 @@ class QuicDetails(Details):
     ja4: str | None = None
     cipher: str | None = None
     group: str | None = None
-    ech: bool | None = None
+    ech: Literal["none", "offered"] | None = None
     retry: bool = False
     versions: tuple[str, ...] = ()
 
@@ -190,7 +190,7 @@ class Quic(DatagramConversation):
             ja4=ja4(hello, "q") if hello else None,
             cipher=cipher_name(answer.cipher_suite) if answer else None,
             group=group_name(answer.group) if answer and answer.group is not None else None,
-            ech=hello.ech if hello else None,
+            ech=None if hello is None else "offered" if hello.ech else "none",
             retry=self.retry,
             versions=tuple(map(version_name, self.versions)),
         )

@@ -39,6 +39,7 @@ def test_the_packets_of_the_rfcs_show_both_hellos(each: Vectors) -> None:
     assert details.version == ("1" if each.version == 1 else "2")
     assert (details.sni, details.alpn_offered) == ("example.com", (b"alpn",))
     assert details.ja4 == "q13d0211an_62ed6f6ca7ad_4d634acda6c0"
+    assert details.ech == "none"  # as in the details of TLS
     assert not quic.over
     quic.take(DOWN, each.server)
     assert quic.over
