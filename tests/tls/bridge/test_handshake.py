@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -11,10 +12,16 @@ from OpenSSL._util import lib
 
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
-from mitml4.protocols.tls.hello import parse_client_hello, parse_server_hello
+from mitml4.protocols.tls.hello import Extension, parse_client_hello, parse_server_hello
+from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.extensions import RawExtensions
+from mitml4.tls.bridge.flight import Flight
+from mitml4.tls.bridge.hello import Replacements, relay_hello
 from mitml4.tls.bridge.identity import Identity
 from mitml4.tls.bridge.leg import PeerAlert
+from mitml4.tls.bridge.legs import Legs
+from mitml4.tls.bridge.server_leg import ServerLeg
 from mitml4.tls.bridge.tickets import SiteTickets, Tickets
 from tests.tls.bridge.peers import (
     Flow,
@@ -25,6 +32,7 @@ from tests.tls.bridge.peers import (
     step,
     taken,
 )
+from tests.tls.bridge.scripted import Offer, Server13, with_fields
 
 KEYS = ["ec-p256", "ec-p384", "ec-p521", "rsa", "ed25519", "ed448"]
 GROUPS = [
@@ -168,6 +176,34 @@ def test_the_server_gets_the_clients_hello_and_the_client_the_servers() -> None:
     assert ours
     assert (ja3s(theirs), ja4s(theirs)) == (ja3s(ours), ja4s(ours))
     assert ours.session_id == written.session_id
+
+
+def test_the_client_gets_the_servers_encrypted_extensions_in_their_order() -> None:
+    """But for those of Encrypted ClientHello (RFC 9849 §5): only the server's own client can use
+    the configurations in it."""
+    ech = Extension.ENCRYPTED_CLIENT_HELLO
+    answers = {
+        Extension.SERVER_NAME: b"",
+        ech: b"\0\x04\xfe\x0d\0\0",
+        Extension.ALPN: b"\0\x03\x02h2",
+        Extension.SUPPORTED_GROUPS: b"\0\x04\0\x17\0\x1d",
+    }
+    offer = Offer(more={ech: b"\0\0\1\0\1\7\0\x20" + bytes(32) + b"\0\x10" + bytes(16)})
+    for order in permutations(answers.items()):
+        said = RawExtensions(tuple((int(kind), body) for kind, body in order))
+        client = ServerLeg(relay_hello(offer.records(), Replacements()))
+        legs = Legs(client.to_send())
+        change = with_fields(messages.EncryptedExtensions, extensions=said)
+        server = Server13(legs.server.to_send(), {"encrypted_extensions": change})
+        server.send_flight()
+        legs.server.receive(server.taken())
+        assert legs.server_event()
+        legs.show(shown())
+        client.receive(legs.client.to_send())
+        got = client.next_event()
+        assert isinstance(got, Flight)
+        assert got.extensions
+        assert got.extensions.extensions.items == said.without(ech).items
 
 
 @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
