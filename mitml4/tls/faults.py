@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from itertools import pairwise
 from typing import Final
@@ -29,6 +30,7 @@ __all__ = ["MALFORMED", "date_fault", "faults_of", "parse", "strict_fault_of"]
 MALFORMED: Final = "malformed certificate"
 _WEAK_KEY: Final = "weak key"
 _UNUSUAL_KEY: Final = "unusual key"
+_UNHANDLED: Final = "unhandled critical extension"
 
 _MIN_RSA_BITS: Final = 2048
 """112 bits of security: OpenSSL's default since 3.2, and Debian's before that."""
@@ -118,8 +120,9 @@ def _faults(path: Sequence[x509.Certificate], known: bool, now: datetime) -> Ite
         yield from _key_faults(certificate)
         yield from _purpose_faults(certificate)
         yield from _form_faults(certificate)
-    for certificate in path[:-1]:  # a root's signature is not verified
+    for certificate in path[:-1]:  # a root's signature and constraints need not be verified
         yield from _signature_faults(certificate)
+        yield from _constraint_faults(certificate)
     for certificate, issuer in pairwise(path):
         # RFC 5280 §7.1: equal whatever their case and kind of string. Go and GnuTLS compare bytes.
         if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
@@ -183,7 +186,15 @@ def _form_faults(certificate: x509.Certificate) -> Iterator[str]:
         yield "validity that ends before it begins"
     for extension in certificate.extensions:
         if extension.critical and extension.oid not in _USUAL_CRITICAL_EXTENSIONS:
-            yield "unhandled critical extension"
+            yield _UNHANDLED
+
+
+def _constraint_faults(certificate: x509.Certificate) -> Iterator[str]:
+    """mbed TLS supports no name constraints, and Go not all kinds of names in them."""
+    with suppress(x509.ExtensionNotFound):
+        found = certificate.extensions.get_extension_for_class(x509.NameConstraints)
+        if found.critical:
+            yield _UNHANDLED
 
 
 def _signature_faults(certificate: x509.Certificate) -> Iterator[str]:

@@ -17,7 +17,7 @@ from mitml4.errors import CertificateError
 from mitml4.tls.der import BOOLEAN, Element, elements
 from mitml4.tls.keys import KeyType, describe_key, mirror_key_type
 
-__all__ = ["Extension", "Original", "key_type_of", "names_of"]
+__all__ = ["Extension", "Original", "key_of", "key_type_of", "names_of"]
 
 _VERSION: Final = 0xA0  # [0] EXPLICIT
 _EXTENSIONS: Final = 0xA3  # [3] EXPLICIT
@@ -87,6 +87,14 @@ class Original:
 def key_type_of(certificate: x509.Certificate | bytes) -> KeyType:
     """The type and size class of the server's key, given its certificate or the DER of it."""
     return mirror_key_type(Original.read(certificate).key)
+
+
+def key_of(certificate: bytes) -> bytes:
+    """The DER of a certificate's SubjectPublicKeyInfo; empty if it is broken."""
+    try:
+        return Original.read(certificate).spki
+    except CertificateError:
+        return b""
 
 
 def names_of(certificate: bytes) -> tuple[bytes, bytes]:

@@ -14,7 +14,7 @@ from typing import Final, TypeAlias
 from cryptography import x509
 
 from mitml4.tls.faults import MALFORMED, parse
-from mitml4.tls.original import names_of
+from mitml4.tls.original import key_of, names_of
 
 __all__ = ["AUTHORITY_ALONE", "Part", "SentChain", "fault_of", "mirror_chain", "resolve"]
 
@@ -35,9 +35,13 @@ AUTHORITY_ALONE: Final[SentChain] = (Part.AUTHORITY,)
 """For a server that sends a usual chain."""
 
 
-def mirror_chain(chain: Sequence[bytes]) -> SentChain:
-    """`chain`: the server's certificates (DER), the leaf first. They are linked by name
-    only, as some clients link them."""
+def mirror_chain(chain: Sequence[bytes], signer: bytes) -> SentChain:
+    """`chain`: the server's certificates (DER), the leaf first; `signer`: the key of the leaf's
+    issuer (SubjectPublicKeyInfo).
+
+    An issuer of that name with another key does not help a client. Those above are linked by name
+    only, as some clients link them.
+    """
     leaf, *others = chain
     _, issuer = names_of(leaf)
     sent: list[Part | bytes] = []
@@ -47,7 +51,7 @@ def mirror_chain(chain: Sequence[bytes]) -> SentChain:
         subject, signed_by = names_of(each)
         if each == leaf:
             sent.append(Part.LEAF)
-        elif subject == issuer and above is None:
+        elif subject == issuer and above is None and key_of(each) == signer:
             sent.append(Part.AUTHORITY)
             above = signed_by
         elif subject == above:

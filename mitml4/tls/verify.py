@@ -22,14 +22,14 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from cachetools import TTLCache
+from cachetools import TLRUCache
 from cryptography import x509
 from OpenSSL import crypto
 from OpenSSL._util import lib
@@ -38,7 +38,7 @@ from mitml4.dataclass import dataclass, replace
 from mitml4.errors import CertificateError, UsageError
 from mitml4.remember import remembered
 from mitml4.tls.faults import MALFORMED, date_fault, faults_of, parse, strict_fault_of
-from mitml4.tls.original import Original, names_of
+from mitml4.tls.original import Original, key_of, names_of
 from mitml4.tls.presented import Presented
 from mitml4.tls.sent_chain import AUTHORITY_ALONE, SentChain, fault_of, mirror_chain
 from mitml4.tls.staple import Staple, StapleFault, demands_staple, read_staple
@@ -55,7 +55,7 @@ _MAX_NAME: Final = 255
 _MAX_BYTES: Final = 16 * 1024
 """Of a certificate whose names are remembered."""
 _REMEMBERED_S: Final = 3600
-"""A chain is verified again after this time: a certificate in it may have expired."""
+"""A chain is verified again after this time at the latest."""
 
 
 class Unknown(Enum):
@@ -90,6 +90,8 @@ class Verification:
     """The server's OCSP response, if it sent one and a response of ours can say the same."""
     sent: SentChain = AUTHORITY_ALONE
     """What follows the leaf."""
+    holds_s: float = _REMEMBERED_S
+    """After this time it may be another: a certificate of the chain has expired, or is valid."""
 
     @property
     def reason(self) -> str:
@@ -115,9 +117,7 @@ class Verifier:
     ) -> None:
         """`sets` are the DER of roots."""
         self._sets = [_Roots(certificates) for certificates in sets]
-        self._seen: TTLCache[bytes, Verification] = TTLCache(
-            _REMEMBERED_CHAINS, _REMEMBERED_S, clock
-        )
+        self._seen: TLRUCache[bytes, Verification] = TLRUCache(_REMEMBERED_CHAINS, _expiry, clock)
 
     @property
     def everybody(self) -> Issuer:
@@ -152,16 +152,19 @@ class Verifier:
         known = frozenset(number for number, each in enumerate(findings) if not each.unknown)
         told = [findings[number] for number in sorted(known)] or findings[:1]
         hidden: dict[str, None] = {}
+        # Some clients follow the certificates that were sent as far as they lead, even where an
+        # earlier one leads to a root: OpenSSL before 1.1, for example, and wolfSSL.
+        paths = [*(each.path for each in told), _claimed_path(chain)]
         for finding in told:
             hidden |= dict.fromkeys(finding.faults)
-            path = [der(certificate) for certificate in finding.path]
-            hidden |= dict.fromkeys(faults_of(path, known=not finding.unknown, now=now))
+        for path in ([der(each) for each in path] for path in paths):
+            hidden |= dict.fromkeys(faults_of(path, known=bool(known), now=now))
         staple = None
         try:
             staple = _read_staple(told[0].path, response, now)
         except StapleFault as fault:
             hidden[str(fault)] = None
-        sent = mirror_chain(certificates) if known else AUTHORITY_ALONE
+        sent = _mirror_chain(certificates, told[0].path) if known else AUTHORITY_ALONE
         if unsendable := fault_of(sent):
             hidden[unsendable], sent = None, AUTHORITY_ALONE
         if staple and staple.revocation and not known:
@@ -177,7 +180,23 @@ class Verifier:
             strict=strict,
             staple=staple,
             sent=sent,
+            holds_s=_holds_s(paths, now),
         )
+
+
+def _expiry(_: bytes, verdict: Verification, now: float) -> float:
+    return now + verdict.holds_s
+
+
+def _holds_s(paths: Iterable[Sequence[crypto.X509]], now: datetime) -> float:
+    """Until the next date of a certificate in these paths."""
+    dates = {date for path in paths for each in path for date in _dates(der(each))}
+    return min([_REMEMBERED_S, *((date - now).total_seconds() for date in dates if date > now)])
+
+
+def _mirror_chain(certificates: Sequence[bytes], path: Sequence[crypto.X509]) -> SentChain:
+    signer = path[1] if len(path) > 1 else path[0]
+    return mirror_chain(certificates, key_of(der(signer)))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -330,13 +349,19 @@ def _read_staple(path: Sequence[crypto.X509], response: bytes, now: datetime) ->
 
 
 def _date_fault(certificate: bytes, now: datetime) -> str | None:
+    dates = _dates(certificate)
+    return date_fault(*dates, now) if dates else None
+
+
+def _dates(certificate: bytes) -> tuple[datetime, datetime] | tuple[()]:
+    """The start and the end of its validity; empty: malformed, which is reported elsewhere."""
     try:
         original = Original.read(certificate)
     except CertificateError:
-        return None
+        return ()
     if original.not_before is None or original.not_after is None:
-        return None  # malformed, which is reported elsewhere
-    return date_fault(original.not_before, original.not_after, now)
+        return ()
+    return original.not_before, original.not_after
 
 
 def der(certificate: crypto.X509) -> bytes:

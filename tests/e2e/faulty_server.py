@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -368,6 +368,13 @@ def name_constraints(server: Server) -> None:
 
 
 @fault
+def name_constraints_kept(server: Server) -> None:
+    """Which not every client supports."""
+    here = x509.NameConstraints([x509.DNSName(NAME)], None)
+    server.intermediate.say(here, critical=True)
+
+
+@fault
 def path_length(server: Server) -> None:
     server.root = "short"
 
@@ -393,6 +400,12 @@ def wrong_order(server: Server) -> None:
 @fault
 def superfluous(server: Server) -> None:
     server.sent = "leaf other intermediate"
+
+
+@fault
+def old_cross_certificate(server: Server) -> None:
+    """For the root, by one that nobody knows: clients need not follow it, and some do."""
+    server.sent = "leaf intermediate cross"
 
 
 @fault
@@ -523,8 +536,15 @@ class Roots:
             "intermediate": intermediate,
             "root": root,
             "other": self.signed["short"],
+            "cross": self.cross_certificate(above),
         }
         return [parts[each] for each in server.sent.split()], intermediate
+
+    def cross_certificate(self, root: Certificate) -> crypto.X509:
+        """Of the root's name and key, expired."""
+        unknown = self.drafts["unknown"]
+        cross = replace(root, valid=(NOW - 9 * DAY, NOW - DAY))
+        return sign(cross, unknown.name, unknown.key)
 
 
 def sign(certificate: Certificate, issuer: str, issuer_key: crypto.PKey) -> crypto.X509:

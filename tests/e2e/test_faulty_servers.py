@@ -19,6 +19,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pytest
 from OpenSSL import SSL
 
 PROGRAM = Path(__file__).with_name("faulty_server.py")
@@ -51,7 +52,8 @@ HIDDEN = words("""
     intermediate-trusted intermediate-expired intermediate-is-none
     intermediate-without-constraints intermediate-may-not-sign intermediate-for-clients-only
     intermediate-for-netscape intermediate-unknown-critical intermediate-version-1
-    compressed-key issuer-in-other-letters name-constraints path-length must-staple
+    compressed-key issuer-in-other-letters name-constraints name-constraints-kept path-length
+    old-cross-certificate must-staple
     intermediate-must-staple staple-unknown staple-old staple-forged never-valid
     dh-1024
 """)
@@ -189,6 +191,7 @@ FOR_ONE = {
     "python 1.3": python("1.3", by_default),
     "strict python 1.3": python("1.3", strictly),
     "nameless python 1.2": python("1.2", whatever_the_name),
+    "curl --cert-status 1.2": curl("1.2", "--cert-status"),
     "curl --cert-status 1.3": curl("1.3", "--cert-status"),
 }
 FOR_OLD = {
@@ -202,9 +205,13 @@ FOR_OLD = {
 }
 
 
-def test_a_client_accepts_what_it_accepts_directly(lab, files, client, beside, intercept):
-    with faulty_servers(lab.server, files, [*SHOWN, *HIDDEN, *PAIRS]) as ports:
-        session = intercept("--on-pinned", "fail", roots=[files / "roots.pem"])
+@pytest.mark.parametrize("engine", ["auto", "openssl"])
+def test_a_client_accepts_what_it_accepts_directly(lab, files, client, beside, intercept, engine):
+    pairs = PAIRS if engine == "auto" else []
+    with faulty_servers(lab.server, files, [*SHOWN, *HIDDEN, *pairs]) as ports:
+        session = intercept(
+            "--on-pinned", "fail", "--tls-engine", engine, roots=[files / "roots.pem"]
+        )
         roots = files / "all-roots.pem"
         roots.write_bytes(session.ca.read_bytes() + (files / "roots.pem").read_bytes())
         alone = {name: port for name, port in ports.items() if "+" not in name}

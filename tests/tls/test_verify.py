@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -94,6 +95,8 @@ VERDICTS = {
     "intermediate-for-netscape": hidden("unsuitable certificate purpose"),
     "intermediate-version-1": hidden("invalid CA certificate", issuer=Unknown.ISSUER),
     "name-constraints": hidden("permitted subtree violation", issuer=Unknown.ISSUER),
+    "name-constraints-kept": hidden("unhandled critical extension"),
+    "old-cross-certificate": hidden("CA certificate has expired"),
     "path-length": hidden("path length constraint exceeded", issuer=Unknown.ISSUER),
     "must-staple": hidden("no OCSP response"),
     "intermediate-must-staple": hidden("an issuer that requires an OCSP response"),
@@ -158,6 +161,23 @@ def test_our_chain_has_the_faults_of_the_servers(faulty: SimpleNamespace, roots:
     }.items():
         chain, _ = roots.issue(faulty.combine(fault))
         assert verifier.verify(presented(*chain), NAME).sent == expected, fault
+
+
+def test_an_issuer_of_the_same_name_is_not_taken_for_the_issuer(
+    faulty: SimpleNamespace, roots: Any
+) -> None:
+    """curl looks for the issuer among what was sent, to find out whom an OCSP response is about."""
+    (leaf, intermediate), _ = roots.issue(faulty.combine("sound"))
+    above = roots.drafts["sound"]
+    namesake = faulty.an_authority("Intermediate", "SECP256R1/another")
+    other = faulty.sign(namesake, above.name, above.key)
+    verifier = Verifier([*trusted(roots), der(intermediate)])
+    for chain, expected in (
+        ((leaf, other), (der(other),)),
+        ((leaf, other, intermediate), (der(other), Part.AUTHORITY)),
+        ((leaf, intermediate, other), (Part.AUTHORITY, der(other))),
+    ):
+        assert verifier.verify(presented(*chain), NAME).sent == expected
 
 
 def test_what_is_of_no_use_is_bounded(faulty: SimpleNamespace, roots: Any) -> None:
@@ -271,6 +291,23 @@ def test_a_chain_is_verified_again_after_a_while(
     for clock.now in (0.0, 1800.0, 3601.0, 3602.0):
         verifier.verify(presented(*chain), NAME)
     assert len(examined) == 2
+
+
+def test_a_chain_is_verified_again_when_a_certificate_of_it_has_expired(
+    faulty: SimpleNamespace, roots: Any
+) -> None:
+    server = faulty.combine("sound")
+    server.intermediate.valid = (faulty.NOW - faulty.DAY, faulty.NOW + timedelta(seconds=1000))
+    chain, _ = roots.issue(server)
+    verdict = Verifier(trusted(roots)).verify(presented(*chain), NAME)
+    assert 0 < verdict.holds_s <= 1000
+    clock = SimpleNamespace(now=0.0)
+    verifier = Verifier(trusted(roots), clock=lambda: clock.now)
+    first = verifier.verify(presented(*chain), NAME)
+    clock.now = first.holds_s - 1
+    assert verifier.verify(presented(*chain), NAME) is first
+    clock.now = first.holds_s + 1
+    assert verifier.verify(presented(*chain), NAME) is not first
 
 
 def test_no_certificate_is_no_good_one() -> None:
