@@ -20,7 +20,7 @@ import socket
 import struct
 import termios
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Final
 
 import trio
@@ -328,7 +328,8 @@ class TcpStream(Transport):
     def close(self) -> None:
         if not self.is_closed:
             self._final_bytes = self._count_bytes()
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DELIVER_ON_CLOSE)
+            with suppress(OSError):  # it is reset then
+                self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DELIVER_ON_CLOSE)
             self._let_go()
 
     def _let_go(self) -> None:
@@ -342,8 +343,12 @@ class TcpStream(Transport):
 
     def _count_bytes(self, *, was_reset: bool = False) -> tuple[int, int]:
         """From TCP_INFO. The received count includes the FIN, which takes a sequence number; a
-        socket in state CLOSE does not say whether it got there by a FIN or by a reset."""
-        info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
+        socket in state CLOSE does not say whether it got there by a FIN or by a reset. 0 if the
+        kernel does not tell."""
+        try:
+            info = self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_LENGTH)
+        except OSError:
+            return 0, 0
         if len(info) < _TCP_INFO_LENGTH:
             return 0, 0
         received, waiting, sent, resent = _BYTE_COUNTS.unpack_from(info)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import select
 import socket
 import struct
@@ -10,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from mitml4.net import urgent
+from mitml4.net import dial, urgent
 from mitml4.net.splice import PipePool, splice_burst
 from mitml4.net.tcp import TcpStream
 
@@ -172,3 +174,38 @@ async def test_one_call_reads_all_that_is_there_up_to_what_is_told_once(monkeypa
                         assert stream.peek_urgent() == b"U"
             stream.close()
             far.close()
+
+
+class Failing(socket.socket):
+    """Of which the kernel lets no option be set or read any more."""
+
+    is_failing = False
+
+    def setsockopt(self, *arguments: Any) -> None:
+        self._fail()
+        super().setsockopt(*arguments)
+
+    def getsockopt(self, *arguments: Any) -> Any:
+        self._fail()
+        return super().getsockopt(*arguments)
+
+    def _fail(self) -> None:
+        if self.is_failing:
+            raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.mark.parametrize("end", [TcpStream.close, TcpStream.abort])
+async def test_it_is_closed_however_the_kernel_fails(end) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+    near = Failing(fileno=accepted.detach())
+    with far:
+        stream = TcpStream(near)
+        near.is_failing = True
+        end(stream)
+        assert stream.is_closed
+        assert stream.wire_bytes == (0, 0)
+        dial.abort(near)  # closed already
+        with pytest.raises(ConnectionResetError):
+            far.recv(1)
