@@ -70,7 +70,7 @@ worker_processes auto;
 daemon off;
 error_log {where}/nginx.log warn;
 pid {where}/nginx.pid;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     default_type application/octet-stream;

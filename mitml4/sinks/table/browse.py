@@ -73,6 +73,8 @@ class Picture(NamedTuple):
     """The request that is nearest to the first line in view."""
     requests: tuple[int, ...] = ()
     """The first line of each request, in the flow that is shown."""
+    is_complete: bool = True
+    """Whether all flows have been compared with the filter."""
 
 
 class Painter:
@@ -122,10 +124,14 @@ class Painter:
             requests = tuple(at - 1 for at, line in enumerate(lines) if line.is_first)
             picture = render(model, [], width, height, mode, body)
             request = exchange_at(lines, top + 1)
-            return Picture(picture, order, selected, (selected,), top, request, requests)
+            visible: tuple[int, ...] = (selected,)
+            return Picture(
+                picture, order, selected, visible, top, request, requests, not unexamined
+            )
         shown = self._window(rows, None if look.selected is None else index, room)
         visible = tuple(row.flow for row in shown if row.state in ("open", "failed"))
-        return Picture(render(model, shown, width, height, mode), order, selected, visible)
+        picture = render(model, shown, width, height, mode)
+        return Picture(picture, order, selected, visible, is_complete=not unexamined)
 
     def _window(self, rows: list[Row], index: int | None, room: int) -> list[Row]:
         """The rows in view: the last ones, or around the selected one, moving only as needed."""

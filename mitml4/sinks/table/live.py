@@ -1,7 +1,7 @@
 """The live table of a session on a terminal.
 
-`publish` only updates the model. A few times a second, the rows in view are copied, and a thread
-renders and draws them. While a slow terminal is busy with one frame, the next is not started. No
+`publish` only updates the model. A few times a second, if it has changed, a thread renders and
+draws the rows in view. While a slow terminal is busy with one frame, the next is not started. No
 flow waits for the terminal.
 """
 
@@ -85,6 +85,8 @@ class LiveTable:
         self._picture = Picture([], [], None, ())
         """The last one that was drawn."""
         self._look = Look()
+        self._drawn: tuple[object, ...] | None = None
+        """Of what the last picture was made; None: it has to be made anew."""
         self._ask = ask
         self._files = files
         self._qr = tuple(qr)
@@ -155,9 +157,13 @@ class LiveTable:
 
     async def _draw(self) -> None:
         width, height = size = self._canvas.size
-        model, look = replace(self._shown), self._look
         if self._frozen is None:
             self._ask(Measure(self._picture.visible))
+        model, look = replace(self._shown), self._look
+        of = (model.version, self._frozen is None, look, size)
+        if of == self._drawn and self._picture.is_complete:
+            return
+        self._drawn = of
 
         def draw() -> None:
             picture = self._painter.paint(model, look, width, height, keyboard=self._has_keyboard)
@@ -185,6 +191,7 @@ class LiveTable:
                 return
             for key in keys.feed(data):
                 self._press(key)
+                self._drawn = None
                 if self._to_write is not None:
                     await self._write_flow()
             self._redraw.set()

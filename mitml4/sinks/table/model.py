@@ -122,6 +122,8 @@ class TableModel:
     """Notes to the user."""
     quic_blocked: int = 0
     stopping: bool = False
+    version: int = 0
+    """Another one after each event by which what is shown may change."""
     flows: int = 0
     open: int = 0
     failed: int = 0
@@ -183,6 +185,7 @@ class TableModel:
 
     def add(self, event: Published) -> None:
         """Update the model with an event."""
+        self.version += not isinstance(event, BytesMoved)  # of which most say that none have
         match event:
             case SessionStart():
                 self.session = event
@@ -260,6 +263,7 @@ class TableModel:
     def _measure(self, row: Row, moved: BytesMoved) -> None:
         """Set the bytes of a flow, and its rate since the last measurement."""
         count = moved.up - row.up + moved.down - row.down
+        self.version += bool(count or row.rate)
         if row.measured_at is not None and moved.at_s > row.measured_at:
             row.rate = count / (moved.at_s - row.measured_at)
         row.measured_at = moved.at_s

@@ -364,6 +364,38 @@ def test_nothing_is_written_while_nothing_changes(window) -> None:
     assert shown.read_bytes - before < 500
 
 
+def test_no_picture_is_made_while_nothing_changes(window) -> None:
+    """With 10,000 flows, each takes two milliseconds."""
+    shown = window("""
+        from mitml4.sinks.table import live
+
+        live._FRAME_S = 0.01
+        pictures, measured = [], []
+        paint, measure = table._painter.paint, table._ask
+
+        def count(*arguments, **options):
+            pictures.append(1)
+            return paint(*arguments, **options)
+
+        def answer(command):
+            measured.append(1)
+            return measure(command)
+
+        table._painter.paint, table._ask = count, answer
+
+        async def session(nursery):
+            open_flows(1, 3)
+            moved[1] = 0
+            while len(measured) < 50:
+                await trio.sleep(0.01)
+            print(f"{len(pictures)} pictures")
+    """)
+    screen = leave(shown)
+    made = re.search(r"(\d+) pictures", screen.after + screen.text)
+    assert made
+    assert 1 <= int(made[1]) < 10
+
+
 def test_bytes_of_open_flows_are_shown_as_they_move(window) -> None:
     shown = window("""
         async def session(nursery):
