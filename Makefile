@@ -27,9 +27,9 @@ E2E_TOOLS := zsh=zsh man=man-db /usr/share/bash-completion/bash_completion=bash-
     /usr/share/nodejs/har-validator=node-har-validator suricata=?suricata redis-server=redis-server \
     lwp-request=libwww-perl jq=jq $(MODULES)/requests=python3-requests $(MODULES)/httpx=python3-httpx \
     /usr/lib/nginx/modules/ngx_http_brotli_filter_module.so=libnginx-mod-http-brotli-filter \
-    $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
+    strace=strace $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
-.PHONY: help demo test check style types imports generated unit e2e package lock bench soak fuzz foreign-suites conformance tls-runner pictures clean
+.PHONY: help demo test check style types imports generated unit e2e package lock bench soak faults fuzz foreign-suites conformance tls-runner pictures clean
 help:
 	@echo "make demo    show mitml4 at work in a lab of network namespaces"
 	@echo "make test    run every check that a change has to pass"
@@ -41,6 +41,7 @@ help:
 	@echo "make fuzz    the fuzz tests, for longer"
 	@echo "make bench   measure, and compare with other proxies"
 	@echo "make soak    keep sessions under load and faults, for MINUTES=20"
+	@echo "make faults  let each system call of a session fail once"
 	@echo "make foreign-suites   run other projects' tests directly and through mitml4, and compare"
 	@echo "make conformance   run cases of h2spec and Autobahn through mitml4, editing or not"
 	@echo "make tls-runner   run BoringSSL's tests of TLS peers against the TLS bridge"
@@ -113,6 +114,10 @@ bench: .venv/ready-to-develop
 soak: .venv/ready-to-develop
 	@tools/install-commands $(E2E_TOOLS)
 	$(SUDO) $(BIN)/python tools/soak.py --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
+
+faults: .venv/ready-to-develop
+	@tools/install-commands $(E2E_TOOLS)
+	$(SUDO) $(BIN)/python tools/inject_faults.py $(CALLS)
 
 # As an ordinary user, so that the tests with a PostgreSQL server run too.
 foreign-suites: .venv/ready-to-develop

@@ -11,14 +11,14 @@ from typing import Final, Literal, TypeAlias
 import trio
 
 from mitml4.dataclass import dataclass
-from mitml4.net.netlink import attributes, dump
+from mitml4.net.netlink import attributes, dump, receive_nowait
 from mitml4.net.place import HERE, Place
 
 __all__ = ["Change", "LinkWatch", "has_global_v6", "loopback_is_up", "names_of_links", "vrf_of"]
 
 _NETLINK_ROUTE: Final = 0
 _RTMGRP_LINK: Final = 1
-_MAX_MESSAGE: Final = 1 << 16
+_AGAIN_S: Final = 0.2
 
 _RTM_GETLINK: Final = 18
 _RTM_GETADDR: Final = 22
@@ -96,8 +96,18 @@ class LinkWatch:
         while True:
             await trio.lowlevel.wait_readable(self._socket)
             self._forget_messages()
-            if found := self._compare(_links(self._asking)):
+            if found := self._compare(await self._present()):
                 return found
+
+    async def _present(self) -> dict[int, _Link]:
+        """The interfaces that exist, once there is memory to tell of them."""
+        while True:
+            try:
+                return _links(self._asking)
+            except OSError as error:
+                if error.errno not in (errno.ENOBUFS, errno.ENOMEM):
+                    raise
+            await trio.sleep(_AGAIN_S)
 
     def close(self) -> None:
         trio.lowlevel.notify_closing(self._socket)
@@ -106,14 +116,8 @@ class LinkWatch:
 
     def _forget_messages(self) -> None:
         """The messages only say that something has changed; some may be lost."""
-        try:
-            while True:
-                self._socket.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
+        while receive_nowait(self._socket):
+            pass
 
     def _compare(self, present: Mapping[int, _Link]) -> list[Change]:
         """The changes since the last comparison."""

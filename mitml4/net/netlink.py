@@ -5,10 +5,12 @@ linux/netlink.h, linux/netfilter/nfnetlink.h.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Final
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     "attribute",
     "attributes",
     "dump",
+    "forget_answers",
     "messages",
     "nfnetlink_head",
+    "receive_nowait",
     "request",
 ]
 
@@ -38,7 +42,7 @@ _MESSAGE: Final = struct.Struct("=IHHII")  # struct nlmsghdr
 _GENERIC: Final = struct.Struct("!BBH")  # struct nfgenmsg
 _ATTRIBUTE: Final = struct.Struct("=HH")  # struct nlattr
 _ERROR_CODE: Final = struct.Struct("=i")  # struct nlmsgerr
-_MAX_ANSWER: Final = 1 << 16
+_MAX_MESSAGE: Final = 1 << 16
 
 
 def request(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> None:
@@ -48,7 +52,7 @@ def request(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> None
     """
     length = _MESSAGE.size + len(body)
     sock.send(_MESSAGE.pack(length, kind, _REQUEST_WITH_ACK | flags, 0, 0) + body)
-    for answered, answer in messages(sock.recv(_MAX_ANSWER)):
+    for answered, answer in messages(_answers(sock)):
         if answered == _ERROR and (code := _ERROR_CODE.unpack_from(answer)[0]):
             raise OSError(-code, os.strerror(-code))
 
@@ -57,13 +61,42 @@ def dump(sock: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
     """Request a list, and yield the body of each entry. Raises the kernel's OSError."""
     sock.send(_MESSAGE.pack(_MESSAGE.size + len(body), kind, _DUMP, 0, 0) + body)
     while True:
-        for answered, answer in messages(sock.recv(_MAX_ANSWER)):
+        for answered, answer in messages(_answers(sock)):
             if answered == _DONE:
                 return
             if answered == _ERROR:
                 code = _ERROR_CODE.unpack_from(answer)[0]
                 raise OSError(-code, os.strerror(-code))
             yield answer
+
+
+def _answers(sock: socket.socket) -> bytes:
+    try:
+        return sock.recv(_MAX_MESSAGE)
+    except OSError:
+        forget_answers(sock)
+        raise
+
+
+def forget_answers(sock: socket.socket) -> None:
+    """Read what is left of an answer that could not be received: the next request would take it for
+    its own."""
+    with suppress(OSError):
+        while sock.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT):
+            pass
+
+
+def receive_nowait(sock: socket.socket) -> bytes | None:
+    """The next of the messages that the kernel sends without a request. None if there is none now;
+    nothing if some were lost, or there was no memory for one. Raises OSError."""
+    try:
+        return sock.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return None
+    except OSError as error:
+        if error.errno not in (errno.ENOBUFS, errno.ENOMEM):
+            raise
+        return b""
 
 
 def nfnetlink_head(family: int, resource: int = 0) -> bytes:

@@ -1,4 +1,5 @@
-"""What `make soak` does for minutes, for half of one: without databases, and with few clients."""
+"""What `make soak` does for minutes, for half of one: without databases, and with few clients; and
+some of the system calls that `make faults` lets fail."""
 
 from __future__ import annotations
 
@@ -18,3 +19,10 @@ def test_faults_under_load_leave_nothing() -> None:
     done = subprocess.run(command, cwd=ROOT, timeout=TIMEOUT_S, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("; 0 problems\n")
+
+
+def test_system_calls_that_fail_leave_nothing() -> None:
+    command = [sys.executable, "tools/inject_faults.py", "--sample", "12", "--seed", "1"]
+    done = subprocess.run(command, cwd=ROOT, timeout=TIMEOUT_S, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("12 failed calls, 0 with problems\n")

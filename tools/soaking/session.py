@@ -72,12 +72,18 @@ class Session:
         self._changed = threading.Condition()
         self._kinds: list[str] = []
         self._has_ended = False
-        self._reader = threading.Thread(target=self._read, name="events")
+        self._reader = threading.Thread(target=self._read, name="events", daemon=True)
         self._reader.start()
-        if not self._wait(lambda: "session.start" in self._kinds, _START_TIMEOUT_S):
+        try:
+            self._wait_started()
+            self._rules = self._take_rules()
+        except BaseException:
             self.process.kill()
+            raise
+
+    def _wait_started(self) -> None:
+        if not self._wait(lambda: "session.start" in self._kinds, _START_TIMEOUT_S):
             raise EndedError(f"it does not start: {self.said}")
-        self._rules = self._take_rules()
 
     # --- events
 
@@ -114,6 +120,12 @@ class Session:
         with self._changed:
             self._changed.wait_for(lambda: condition() or self._has_ended, timeout_s)
             return condition()
+
+    def has_ended(self) -> bool:
+        """Whether it has closed its output. Waits for its process then."""
+        if self._has_ended:
+            self.process.wait(_END_TIMEOUT_S)
+        return self._has_ended
 
     @property
     def open_count(self) -> int:

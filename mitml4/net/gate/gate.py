@@ -29,12 +29,12 @@ from mitml4.net.dial import abort
 from mitml4.net.gate.nflog import LoggedPacket, logged_packets
 from mitml4.net.gate.syn import Syn
 from mitml4.net.listener import Ends, IncomingConnection, Listener
+from mitml4.net.netlink import receive_nowait
 from mitml4.net.tcp import TcpStream
 
 __all__ = ["HeldSyn", "PendingConnection", "Refusal", "SynChannel", "SynGate"]
 
 _MAX_PENDING: Final = 12_288
-_MAX_MESSAGE: Final = 1 << 16
 _ACCEPTED_AT_ONCE: Final = 64
 _AT_ONCE: Final = 1024
 """The number of messages that are read before other tasks run: usually all that are queued. With a
@@ -181,14 +181,10 @@ class SynGate:
 
     def _read(self) -> bool:
         """Read one message with dropped SYNs; returns whether there was one."""
-        try:
-            data = self.channel.log.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
-        except BlockingIOError:
+        data = receive_nowait(self.channel.log)
+        if data is None:
             return False
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
-            return True  # the socket's buffer has overflowed: the clients will retransmit
+        # Where SYNs were lost, their clients send them again.
         for held in self.channel.held(logged_packets(data)):
             self._hold(held)
         return True

@@ -13,7 +13,7 @@ import struct
 from typing import Final, NamedTuple
 
 from mitml4.address import Address
-from mitml4.net.netlink import messages
+from mitml4.net.netlink import forget_answers, messages
 from mitml4.net.place import HERE, Place
 
 __all__ = [
@@ -64,7 +64,12 @@ def owned(diag: socket.socket, client: Address, destination: Address) -> Owned |
     body = INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, known_by)
     head = _MESSAGE.pack(_MESSAGE.size + len(body), SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
     diag.send(head + body)
-    for kind, answer in messages(diag.recv(_MAX_ANSWER)):
+    try:
+        data = diag.recv(_MAX_ANSWER)
+    except OSError:
+        forget_answers(diag)
+        raise
+    for kind, answer in messages(data):
         if kind == _NLMSG_ERROR:
             code = -_ERROR_CODE.unpack_from(answer)[0]
             if code == errno.ENOENT:

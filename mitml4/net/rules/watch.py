@@ -5,13 +5,12 @@ Rules of nftables and of iptables-nft are reported, and those of iptables-legacy
 
 from __future__ import annotations
 
-import errno
 import socket
 from typing import Final
 
 import trio
 
-from mitml4.net.netlink import NETLINK_NETFILTER, messages
+from mitml4.net.netlink import NETLINK_NETFILTER, messages, receive_nowait
 from mitml4.net.place import HERE, Place
 
 __all__ = ["RulesWatch"]
@@ -23,7 +22,6 @@ _SUBSYSTEM: Final = 10  # NFNL_SUBSYS_NFTABLES
 # NFT_MSG_NEWTABLE, DELTABLE, NEWCHAIN, DELCHAIN, NEWRULE, DELRULE. Programs that add addresses to
 # sets do so all the time.
 _KINDS: Final = {_SUBSYSTEM << 8 | kind for kind in (0, 2, 3, 5, 6, 8)}
-_MAX_MESSAGE: Final = 1 << 16
 
 _QUIET_S: Final = 0.5
 _AT_MOST_S: Final = 3.0
@@ -64,14 +62,8 @@ class RulesWatch:
     def _read(self) -> bool:
         """Read all messages; returns whether there may be a change of the rules."""
         has_changed = False
-        while True:
-            try:
-                data = self._socket.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
-            except BlockingIOError:
-                return has_changed
-            except OSError as error:
-                if error.errno != errno.ENOBUFS:
-                    raise
-                has_changed = True  # messages were lost
-            else:
-                has_changed |= any(kind in _KINDS for kind, _ in messages(data))
+        while (data := receive_nowait(self._socket)) is not None:
+            if not data:  # messages were lost
+                return True
+            has_changed |= any(kind in _KINDS for kind, _ in messages(data))
+        return has_changed

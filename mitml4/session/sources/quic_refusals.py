@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import math
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -14,10 +13,10 @@ from mitml4.address import Address
 from mitml4.events import QuicRefused
 from mitml4.net.gate.nflog import logged_packets
 from mitml4.net.gate.quic import RefusedFlows, RefusedQuic
+from mitml4.net.netlink import receive_nowait
 
 __all__ = ["tell_of_quic"]
 
-_MAX_MESSAGE: Final = 1 << 16
 _AT_ONCE: Final = 32
 
 
@@ -58,22 +57,10 @@ async def tell_of_quic(
 def _read(log: socket.socket, flows: RefusedFlows) -> Iterator[RefusedQuic]:
     """What is there, within bounds, and what is overdue."""
     for _ in range(_AT_ONCE):
-        data = _receive(log)
+        data = receive_nowait(log)
         if data is None:
             break
         for packet in logged_packets(data):
             if told := flows.take(packet, trio.current_time()):
                 yield told
     yield from flows.overdue(trio.current_time())
-
-
-def _receive(log: socket.socket) -> bytes | None:
-    """A message; None if there is none, and nothing if some were lost."""
-    try:
-        return log.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT)
-    except BlockingIOError:
-        return None
-    except OSError as error:
-        if error.errno != errno.ENOBUFS:
-            raise
-        return b""

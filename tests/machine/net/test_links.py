@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import trio
 
-from mitml4.net import links
+from mitml4.net import links, netlink
 from mitml4.net.links import Change, LinkWatch
 from mitml4.net.netlink import NESTED, attribute
 from mitml4.net.netns import NetNamespace
@@ -168,3 +168,24 @@ def test_changes_are_told_when_no_descriptor_is_left(host: NetNamespace) -> None
         return found
 
     assert host.call(lambda: trio.run(watch)) == [GONE]
+
+
+def test_changes_are_told_once_there_is_memory(host: NetNamespace, monkeypatch) -> None:
+    outcomes = iter([errno.ENOMEM, errno.ENOBUFS])
+
+    def dump(*arguments):
+        for code in outcomes:
+            raise OSError(code, os.strerror(code))
+        return netlink.dump(*arguments)
+
+    async def watch() -> list[Change]:
+        watched = LinkWatch(("one",))
+        monkeypatch.setattr(links, "dump", dump)
+        host.run("ip", "link", *DELETE.split())
+        with trio.fail_after(10):
+            found = await watched.changes()
+        watched.close()
+        return found
+
+    assert host.call(lambda: trio.run(watch)) == [GONE]
+    assert list(outcomes) == []
