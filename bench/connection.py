@@ -4,18 +4,14 @@ The clients and the server are other processes on the loopback, so that all CPU 
 middle: flows, with their events as JSON lines. The kernel's redirection, the SYN that is held, and
 the queue of connections are left out.
 
---calls   counts the calls of Python and C functions instead, by the part of mitml4 that they are
-          in; C functions count for their callers, and the standard library for itself
+--calls   counts the calls of functions in the main thread instead (`bench.calls`)
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
 import cProfile
 import os
-import pstats
-import re
 import resource
 import signal
 import socket
@@ -27,13 +23,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import trio
 import trustme
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from bench import fresh
+from bench.calls import show_calls
 from mitml4.address import Address
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
@@ -182,28 +179,6 @@ def used_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def part_of(path: str) -> str:
-    """The part of the program that a file belongs to."""
-    if found := re.search(r"/mitml4/((?:[^/]+/){0,2}[^/]+)\.py$", path):
-        return "mitml4/" + found[1].rpartition("/")[0]
-    if found := re.search(r"/site-packages/([^/.]+)", path):
-        return found[1]
-    return "trio" if "trio" in path or "outcome" in path else "standard library"
-
-
-def calls_by_part(profile: cProfile.Profile) -> dict[str, int]:
-    """Calls by the part that they are in, C functions by that of their callers."""
-    calls: collections.Counter[str] = collections.Counter()
-    stats: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    for (path, _, _), (_, count, _, _, callers) in stats.items():
-        if path != "~":
-            calls[part_of(path)] += count
-            continue
-        for (caller, _, _), (_, times, _, _) in callers.items():
-            calls[part_of(caller)] += times
-    return dict(calls.most_common())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -226,12 +201,9 @@ def main() -> None:
         carry(middle, context, 2 * given.concurrency, given.concurrency)
         prepare_process()
         if given.calls:
-            profile = cProfile.Profile()
-            profile.enable()
-            carry(middle, context, given.count, given.concurrency)
-            profile.disable()
-            for part, count in calls_by_part(profile).items():
-                print(f"{count / given.count:8.1f}  {part}")
+            with cProfile.Profile() as profile:
+                carry(middle, context, given.count, given.concurrency)
+            show_calls(profile, given.count)
             return
         for _ in range(given.rounds):
             before = used_s()

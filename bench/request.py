@@ -4,11 +4,14 @@ Connections of HTTP/1.1 in TLS 1.3, whose far ends are a process that has sealed
 so that all CPU time is that of the middle. It is measured twice, in turn: as mitml4 relays it, with
 events as JSON lines; and as a loop that waits, receives, opens, seals and sends with the same
 primitives, and writes one JSON line a request.
+
+--calls   counts the calls of functions in the main thread instead (`bench.calls`)
 """
 
 from __future__ import annotations
 
 import argparse
+import cProfile
 import json
 import os
 import resource
@@ -19,6 +22,7 @@ from typing import Final, TypeAlias
 
 import trio
 
+from bench.calls import show_calls
 from mitml4.crypto.records import Protection, protection_1_3
 from mitml4.crypto.suites import suite_of
 from mitml4.layers.bridge import Bridge
@@ -181,11 +185,19 @@ def _pair() -> tuple[socket.socket, socket.socket]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--requests", type=int, default=200, help="on each")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--calls", action="store_true")
     given = parser.parse_args()
+    if given.calls:
+        with cProfile.Profile() as profile:
+            measure(relayed, given.connections, given.requests)
+        show_calls(profile, given.connections * given.requests)
+        return
     for _ in range(given.rounds):
         for name, work in (("mitml4", relayed), ("the loop alone", bare)):
             seconds = measure(work, given.connections, given.requests)
