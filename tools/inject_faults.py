@@ -217,8 +217,7 @@ class Bench:
         before = len(session.opened)
         if failed_later := self.visit():
             problems.append(f"afterwards: {failed_later}")
-        self.settle()
-        if len(session.opened) < before + len(VISITS):
+        if not session.wait_opened(before + len(VISITS), QUIET_S):
             problems.append(f"afterwards connections pass by unseen: {session.said[-1000:]}")
         problems += self.left()
         if "Traceback" in session.said:

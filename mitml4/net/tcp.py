@@ -65,6 +65,9 @@ class TcpStream(Transport):
         # If this process is killed, the kernel resets its connections, so that the other end does
         # not take an incomplete transfer for a complete one.
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        # A peer may vanish without a word. The far end's own probes no longer notice it, because
+        # this host answers them. How long it takes is the host's setting (tcp_keepalive_time).
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         urgent.expect_on(sock)
         self.socket = sock
         self._has_said_end = False

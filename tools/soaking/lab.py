@@ -36,6 +36,16 @@ def _open_tap(name: str) -> int:
     return descriptor
 
 
+_KEEPALIVE: Final = {"time": 5, "intvl": 2, "probes": 6}
+"""Of the router: a peer whose last packet was lost is noticed within 20 seconds, and not two
+hours."""
+
+
+def _notice_vanished_peers() -> None:
+    for name, value in _KEEPALIVE.items():
+        Path(f"/proc/sys/net/ipv4/tcp_keepalive_{name}").write_text(str(value))
+
+
 def _keep_addresses() -> None:
     """Those of IPv6, of interfaces that go down."""
     Path("/proc/sys/net/ipv6/conf/all/keep_addr_on_down").write_text("1")
@@ -51,6 +61,7 @@ class Lab(LabNetwork):
             super().__init__(connect=self._connect)
             for namespace in (self.client, self.router, self.server):
                 namespace.call(_keep_addresses)
+            self.router.call(_notice_vanished_peers)
             self._link = self._start_wire(seed)
         except BaseException:
             self._undo_taps.close()

@@ -135,6 +135,10 @@ class Session:
         """Until no flow is open."""
         return self._wait(lambda: not self.open_count, timeout_s)
 
+    def wait_opened(self, count: int, timeout_s: float) -> bool:
+        """Until so many flows have been opened in all."""
+        return self._wait(lambda: len(self.opened) >= count, timeout_s)
+
     @property
     def said(self) -> str:
         """On standard error."""
