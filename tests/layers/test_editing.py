@@ -381,6 +381,7 @@ BROKEN_ANSWERS = {
         False,
     ),
     "a reset in a body that is held": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", True),
+    "an end in a body that is held": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n1", False),
 }
 
 

@@ -298,6 +298,8 @@ class Http1Editing(Http1Connection):
                 raw_body = await self._hand_over(head, response, body, server, request.stream)
             except Unreadable:
                 return self._pass_on(exchange, raw)
+            if request.server and server.has_ended and not body.is_done:
+                raise OSError(errno.ECONNRESET, "the server has ended within its response")
         response.streams = not body.is_done or is_unread(response, raw_body)
         ending = await exchange.editor.response(exchange.flow, request, response)
         await sleep(response.delay_s)
