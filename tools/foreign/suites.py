@@ -241,6 +241,7 @@ SUITES: Final = {
         ),
         options=("-o", "addopts=", "-p", "no:warnings", "-n", "4"),
         tests=("test",),
+        environment={"CI": "true"},  # then its time-outs are longer
     ),
     "uvicorn": Suite(
         requirement="uvicorn[standard]==0.35.0",
