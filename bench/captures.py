@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +11,7 @@ import time
 import timeit
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import ClassVar, Final
@@ -27,6 +28,9 @@ __all__ = ["CAPTURE_FIGURES", "CaptureFigure", "Shelf"]
 _USAGE: Final = str(Path(__file__).with_name("usage.py"))
 _TMPFS: Final = Path("/dev/shm")
 _SHARES: Final = {"quarter": 4, "half": 2, "whole": 1}
+_FILES: Final = 8
+_HUNDRED_GB: Final = 100_000
+"""MB."""
 _OPENING_REPEATS: Final = 15
 _OPENING_CALLS: Final = 1000
 
@@ -69,9 +73,14 @@ class CaptureFigure:
     base: ClassVar[str] = "tshark"
 
 
-def _read(shelf: Shelf, reader: Reader, capture: Synthesis) -> Values:
+def _read(
+    shelf: Shelf, reader: Reader, capture: Synthesis, *options: str, times: int = 1
+) -> Values:
+    """`times`: it is given the same capture so often."""
     output = shelf.where / "output"
-    argv = [sys.executable, "-I", "-S", _USAGE, str(output), *reader.argv, str(capture.path)]
+    argv = [sys.executable, "-I", "-S", _USAGE, str(output), *reader.argv, *options]
+    argv += [str(capture.path)] * times
+    capture = replace(capture, packets=capture.packets * times, flows=capture.flows * times)
     done = subprocess.run(argv, check=True, capture_output=True, text=True)
     used = json.loads(done.stdout)
     if used["exit"]:
@@ -101,6 +110,15 @@ def _growth(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
         yield name, sizes | _read(shelf, reader, capture)
 
 
+def _files(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
+    capture = shelf.capture()
+    mb = _FILES * capture.bytes / MB
+    for jobs in sorted({1, len(os.sched_getaffinity(0))}):
+        values = _read(shelf, reader, capture, "--jobs", str(jobs), times=_FILES)
+        minutes = values["seconds"] / 60 * _HUNDRED_GB / mb
+        yield f"{jobs}", {"mb": mb, "minutes_per_100_gb": minutes} | values
+
+
 def _openings(shelf: Shelf, reader: Reader) -> Iterator[tuple[str, Values]]:
     """Median CPU microseconds of one call, from several repeats of many calls."""
     for name, opening in OPENINGS.items():
@@ -126,6 +144,13 @@ CAPTURE_FIGURES: Final[tuple[CaptureFigure, ...]] = (
         _growth,
         readers=("mitml4",),
         rows="part",
+    ),
+    CaptureFigure(
+        "detect-files",
+        "mitml4 on eight captures, by one process and by one for each core",
+        _files,
+        readers=("mitml4",),
+        rows="processes",
     ),
     CaptureFigure(
         "opening",

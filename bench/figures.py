@@ -81,6 +81,7 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "flows": Quantity("TCP flows", 0),
     "packets_per_s": Quantity("packets/s", 0, versus="ratio"),
     "seconds": Quantity("s", 2),
+    "minutes_per_100_gb": Quantity("minutes for 100 GB", 1),
     "cpu_us_per_packet": Quantity("CPU µs/packet", 2),
     "max_rss_mb": Quantity("peak memory, MB", 0),
     "opening_us": Quantity("median, µs", 1),
