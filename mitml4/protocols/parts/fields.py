@@ -65,13 +65,15 @@ class Reader:
         self, size: int, low: int = 0, high: int | None = None, *, little: bool = False
     ) -> int:
         """An unsigned integer of `size` bytes, from `low` to `high`; big-endian unless `little`."""
-        raw = self._next(size)
-        if len(raw) == size:
+        stop = self.at + size
+        raw = self.data[self.at : stop]
+        if len(raw) == size and (self.end is None or stop <= self.end):
             value = int.from_bytes(raw, "little" if little else "big")
             if value < low or (high is not None and value > high):
                 raise ProtocolError("a number that is out of bounds")
-            self.at += size
+            self.at = stop
             return value
+        raw = self._next(size)
         self._see_that_it_fits(raw, size, low, high, little=little)
         raise self._missing(size)
 
