@@ -38,6 +38,7 @@ from mitml4.protocols.dns import (
 )
 from mitml4.protocols.parts.fields import Reader
 from mitml4.protocols.wire_text import text
+from mitml4.remember import remembered
 
 __all__ = ["PROTOCOLS", "DnsExchange", "MdnsExchange", "NetbiosDetails"]
 
@@ -54,6 +55,9 @@ NO_SUCCESS: Final = {  # RFC 1035 §4.1.1, RFC 2136 §2.2
 MAX_READ: Final = 64
 """Records of an answer that are read."""
 A, AAAA = 1, 28
+_REMEMBERED: Final = 16
+_MAX_REMEMBERED_BYTES: Final = 512
+"""The longest message over UDP, as long as nothing else is agreed on (RFC 1035 §2.3.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +114,13 @@ def read_dns(reader: Reader) -> None:
     if data[2:3] >= bytes([ANSWER]) and data[4:6] == b"\0\0":
         read_bare_answer(reader)
     else:
-        read_message(reader, ANY)
+        question_of(data)
+
+
+@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
+def question_of(message: bytes) -> Question:
+    """What a message asks for, or answers. It is asked for by detection, then by who follows."""
+    return read_message(Reader(message, end=len(message)), ANY)
 
 
 def read_bare_answer(reader: Reader) -> None:
@@ -186,16 +196,15 @@ class DnsExchange(DatagramConversation):
     def take(self, direction: Direction, datagram: bytes) -> None:
         if len(datagram) < HEADER:
             raise ProtocolError("a message without its header")
-        reader = Reader(datagram, end=len(datagram))
         if self.question is None and datagram[4:6] == b"\0\1":
-            self.question = read_message(reader, ANY)
+            self.question = question_of(datagram)
             self._asked = datagram[:2]
         if datagram[2] & ANSWER:
             self._take_answer(datagram)
 
     def _take_answer(self, datagram: bytes) -> None:
         records = read_addresses(Reader(datagram, end=len(datagram)))
-        name = read_message(Reader(datagram, end=len(datagram)), ANY).name if records else b""
+        name = question_of(datagram).name if records else b""
         self.resolved += (Resolved(text(name), record.ip) for record in records)
         if datagram[:2] == self._asked and not self.details_ready:
             self.code = NO_SUCCESS.get(datagram[3] & 0x0F)
