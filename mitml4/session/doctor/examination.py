@@ -53,7 +53,7 @@ def _assess_intercept(
     if missing := _first_failure(tools):
         return _verdict("intercept", "fail", f"not at all: {missing}", _remedies(tools))
     if not power.suffices:
-        found = "not as this user: it needs root"
+        found = "not as this user, except in their own containers: it needs root"
         if outcome.works:
             found += ", with which it would work as far as can be seen"
         return _verdict("intercept", "fail", found, (f"sudo mitml4 intercept --iface {_uplink()}",))

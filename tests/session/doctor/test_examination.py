@@ -43,9 +43,15 @@ def failing(name: str, *remedy: str) -> Check:
             Outcome("works"),
             USER,
             "fail",
-            "not as this user: it needs root, with which it would work as far as can be seen",
+            "not as this user, except in their own containers: it needs root, "
+            "with which it would work as far as can be seen",
         ),
-        (Outcome("fails", "why"), USER, "fail", "not as this user: it needs root"),
+        (
+            Outcome("fails", "why"),
+            USER,
+            "fail",
+            "not as this user, except in their own containers: it needs root",
+        ),
     ],
 )
 def test_the_verdict_on_intercept(outcome, power, state: str, found: str) -> None:
