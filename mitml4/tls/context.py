@@ -16,6 +16,7 @@ from mitml4.protocols.tls.hello import ClientHello
 from mitml4.tls.client_identity import ClientIdentity
 from mitml4.tls.forge import Leaf
 from mitml4.tls.offer import Offer, cipher_names, rehearse, shape
+from mitml4.tls.openssl import peer_leaf
 from mitml4.tls.stream import Alerts
 
 __all__ = ["Contexts", "Outcome", "has_extended_master_secret"]
@@ -200,6 +201,8 @@ def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
                 noted.sent = value & 0xFF
     elif where == SSL.SSL_CB_CONNECT_LOOP:
         _note_progress(connection, noted, connection.get_state_string())
+    elif where == SSL.SSL_CB_HANDSHAKE_DONE and noted.leaf and _has_renegotiated(connection):
+        noted.has_other_leaf |= peer_leaf(connection) != noted.leaf
 
 
 def _note_progress(connection: SSL.Connection, noted: Alerts, state: bytes) -> None:
@@ -209,6 +212,12 @@ def _note_progress(connection: SSL.Connection, noted: Alerts, state: bytes) -> N
     elif state == _SERVER_HELLO and connection.get_protocol_version() == SSL.TLS1_2_VERSION:
         # Before TLS 1.2 every signature is below the level, and after it no group is.
         connection.set_context(noted.usual or connection.get_context())
+
+
+def _has_renegotiated(connection: SSL.Connection) -> bool:
+    """Whether a handshake that is done is not the first one. In TLS 1.3, OpenSSL reports tickets
+    as handshakes."""
+    return connection.get_protocol_version() < SSL.TLS1_3_VERSION
 
 
 def has_extended_master_secret(connection: SSL.Connection) -> bool:

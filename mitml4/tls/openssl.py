@@ -10,7 +10,7 @@ from __future__ import annotations
 from OpenSSL import SSL, crypto
 from OpenSSL._util import ffi, lib
 
-__all__ = ["peer_chain", "read_into", "write"]
+__all__ = ["peer_chain", "peer_leaf", "read_into", "write"]
 
 
 def read_into(connection: SSL.Connection, buffer: memoryview) -> int | None:
@@ -39,5 +39,14 @@ def write(connection: SSL.Connection, data: memoryview) -> int:
 
 def peer_chain(connection: SSL.Connection) -> tuple[bytes, ...]:
     """The certificates that the server has sent (DER), the leaf first."""
-    chain = connection.get_peer_cert_chain() or []
-    return tuple(crypto.dump_certificate(crypto.FILETYPE_ASN1, each) for each in chain)
+    return tuple(map(_der, connection.get_peer_cert_chain() or []))
+
+
+def peer_leaf(connection: SSL.Connection) -> bytes | None:
+    """The server's certificate (DER), if it has sent one."""
+    leaf = connection.get_peer_certificate()
+    return None if leaf is None else _der(leaf)
+
+
+def _der(certificate: crypto.X509) -> bytes:
+    return crypto.dump_certificate(crypto.FILETYPE_ASN1, certificate)

@@ -53,6 +53,11 @@ class Alerts:
     """The context that a TLS 1.2 handshake switches to after the ServerHello, if any."""
     staple: bytes = b""
     """The OCSP response: the server's, or the one to give to a client that asks."""
+    leaf: bytes | None = None
+    """The server's certificate (DER), of which the client has a copy; None: it has shown none, or
+    the handshake is not over."""
+    has_other_leaf: bool = False
+    """The server has shown another one in a renegotiation."""
 
 
 class TlsStream(OpenedStream):
@@ -84,12 +89,15 @@ class TlsStream(OpenedStream):
         await self._drive(self.connection.do_handshake)
 
     def presented(self) -> Presented:
-        """What the server has shown in the handshake, which is done."""
-        return Presented(
+        """What the server has shown in the handshake, which is done. From now on it may not show
+        another certificate."""
+        presented = Presented(
             chain=peer_chain(self.connection),
             staple=self.alerts.staple,
             faults=tuple(self._handshake_faults()),
         )
+        self.alerts.leaf = presented.leaf
+        return presented
 
     def _handshake_faults(self) -> Iterator[str]:
         """What a client may refuse, and OpenSSL has let pass."""
@@ -100,11 +108,18 @@ class TlsStream(OpenedStream):
 
     def _read_record(self, buffer: memoryview) -> int | None:
         try:
-            return read_into(self.connection, buffer)
+            count = read_into(self.connection, buffer)
         except SSL.Error as error:
             if isinstance(error, SSL.ZeroReturnError) and self.alerts.received_close_notify:
                 return 0
             raise self._translate(error) from None
+        self._check_leaf()
+        return count
+
+    def _check_leaf(self) -> None:
+        """The client learns nothing of a renegotiation, and could not refuse the certificate."""
+        if self.alerts.has_other_leaf:
+            raise TlsFailure("another certificate than before")
 
     async def wait_receivable(self) -> None:
         await self._flush_unless_sending()
@@ -119,6 +134,7 @@ class TlsStream(OpenedStream):
         StreamTruncated would be taken for the end of the stream that the data came from."""
         try:
             while data:
+                self._check_leaf()
                 count = await self._drive(partial(write, self.connection, data), fed_by)
                 data = data[count:]
         except StreamTruncated as failure:

@@ -5,11 +5,17 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from select import select
 
 import pytest
 import trio
 import trustme
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from OpenSSL import SSL, crypto
+from OpenSSL.crypto import X509
 
 from bench.tls_records import HANDSHAKE, RecordWriter, logged_secret, ticket
 from mitml4.net.memory import memory_pair
@@ -118,12 +124,15 @@ async def by_bridge(near: socket.socket, peer: Peer) -> OpenedStream:
     return streams[1]
 
 
+def connected() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return socket.create_connection(listener.getsockname()), listener.accept()[0]
+
+
 @pytest.fixture(params=[on_descriptor, in_memory, by_bridge])
 async def ends(request, tmp_path: Path) -> AsyncIterator[tuple[OpenedStream, Peer]]:
     """After the handshake."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = socket.create_connection(listener.getsockname())
-        far, _ = listener.accept()
+    near, far = connected()
     peer = Peer(far, tmp_path / "keylog")
     yield await request.param(near, peer), peer
     near.close()
@@ -262,3 +271,73 @@ async def test_others_run_while_many_records_are_read(ends, flood: str) -> None:
                 total = len(await read(stream, total))
                 nursery.cancel_scope.cancel()
         assert turns >= COUNT // 64, read.__name__
+
+
+class Renegotiating:
+    """A server of TLS 1.2, in blocking calls on a thread."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        context = SSL.Context(SSL.TLS_METHOD)
+        context.set_max_proto_version(SSL.TLS1_2_VERSION)
+        # A session that is resumed has no certificate.
+        context.set_options(SSL.OP_NO_TICKET)
+        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        sock.settimeout(None)
+        self.sock = sock
+        self.tls = SSL.Connection(context, sock)
+        self.show("own", self.tls)
+        self.tls.set_accept_state()
+
+    @staticmethod
+    def show(name: str, tls: SSL.Connection) -> None:
+        key, certificate = a_certificate(name)
+        tls.use_certificate(certificate)
+        tls.use_privatekey(key)
+
+    def renegotiate(self, name: str) -> None:
+        self.show(name, self.tls)
+        self.tls.renegotiate()
+        self.tls.do_handshake()
+        self.sock.setblocking(False)
+        while True:
+            with suppress(SSL.WantReadError):
+                self.tls.recv(1)
+            if not self.tls.renegotiate_pending():
+                break
+            select([self.sock], [], [])
+        self.tls.sendall(b"words")
+
+
+@cache
+def a_certificate(name: str) -> tuple[crypto.PKey, crypto.X509]:
+    key, certificate = crypto.PKey.from_cryptography_key(generate_private_key(SECP256R1())), X509()
+    certificate.set_pubkey(key)
+    certificate.get_subject().CN = name
+    certificate.gmtime_adj_notBefore(0)
+    certificate.gmtime_adj_notAfter(3600)
+    certificate.sign(key, "sha256")
+    return key, certificate
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["own", "another's"])
+async def test_a_server_shows_the_same_certificate_in_a_renegotiation(name: str) -> None:
+    """The client has a copy of the first one, and could not refuse another."""
+    near, far = connected()
+    with near, far:
+        server = Renegotiating(far)
+        stream = tls_over(TcpStream(near), CONTEXT)
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, server.tls.do_handshake)
+                nursery.start_soon(stream.handshake)
+            assert stream.presented().leaf
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, server.renegotiate, name)
+                if name == "own":
+                    assert await stream.peek(4, 5) == b"words"
+                    return
+                with pytest.raises(TlsFailure, match="another certificate"):
+                    await stream.peek(0, 5)
+                with pytest.raises(BrokenPipeError):
+                    await stream.send_all(memoryview(b"?"))
