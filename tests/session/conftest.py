@@ -119,6 +119,7 @@ _WITH_EITHER_ENGINE = {
     "test_holding",
     "test_kept",
     "test_pins",
+    "test_scripted_servers",
     "test_tls",
     "test_together",
     "test_trust",
