@@ -4,11 +4,13 @@ the server's first bytes behind it."""
 from __future__ import annotations
 
 import errno
+import os
 
 import pytest
 import trio
 
 from mitml4.net.memory import MemoryStream, memory_pair
+from mitml4.net.stream import StreamTruncated, Transport, UrgentAhead
 from mitml4.via.asking import Destination, ask
 from mitml4.via.proxy import Proxy
 
@@ -202,3 +204,55 @@ async def test_a_reset_before_the_answer_is_a_refusal() -> None:
         far.abort()
         with pytest.raises(ConnectionRefusedError, match="closes the connection"):
             await ask(near, Proxy.parse(proxy), BOTH)
+
+
+class Failing(MemoryStream):
+    """Of which one call fails."""
+
+    def __init__(self, whole: MemoryStream, at: int, failure: Exception) -> None:
+        self.__dict__.update(whole.__dict__)
+        self.left = at
+        self.failure = failure
+
+    def _count(self) -> None:
+        self.left -= 1
+        if not self.left:
+            raise self.failure
+
+    async def peek(self, beyond: int, limit: int) -> bytes:
+        self._count()
+        return await super().peek(beyond, limit)
+
+    async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:
+        self._count()
+        await super().send_all(data, fed_by=fed_by)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        *(OSError(code, os.strerror(code)) for code in (errno.ENOMEM, errno.ETIMEDOUT)),
+        *(ConnectionResetError(errno.ECONNRESET, "reset"), BrokenPipeError(errno.EPIPE, "pipe")),
+        *(StreamTruncated(), UrgentAhead(b"")),
+    ],
+    ids=repr,
+)
+async def test_wherever_it_breaks_the_client_sees_no_reset(failure) -> None:
+    """That would mean that its own server has accepted the connection."""
+    for proxy, to, turns in ACCEPTED:
+        at, was_asked, codes = 1, False, set()
+        while not was_asked:
+            near, far = memory_pair()
+            stream = Failing(near, at, failure)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(answer, far, turns, 4096, False)
+                try:
+                    await ask(stream, Proxy.parse(proxy), to)
+                    was_asked = stream.left > 0
+                except OSError as error:
+                    codes.add(error.errno)
+                nursery.cancel_scope.cancel()
+            at += 1
+        assert at > 3
+        assert codes
+        assert codes.isdisjoint((errno.ECONNRESET, errno.EPIPE))
