@@ -143,11 +143,12 @@ user_pref("network.proxy.ssl_port", %(port)d);
 
 @pytest.mark.parametrize("browser", ["chromium", "firefox-esr"])
 def test_a_browser_that_is_told_of_the_proxy_and_trusts_the_authority_loads_a_page(
-    intercept, client: Machine, nginx: Path, tmp_path: Path, browser: str
+    intercept, client: Machine, nginx: Path, tmp_path: Path, browser: str, monkeypatch
 ) -> None:
     if shutil.which(browser) is None:
         pytest.skip(f"only Debian has {browser} as a package")
     port = PORT + 1
+    monkeypatch.delenv("MITML4_PROXY_AUTH", raising=False)  # of the other tests
     session = intercept(command=("proxy",), scope=("--listen", f"[::]:{port}", "--open"))
     profile = tmp_path / "profile"
     database = profile if browser == "firefox-esr" else tmp_path / ".pki/nssdb"
