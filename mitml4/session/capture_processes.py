@@ -22,7 +22,7 @@ from tempfile import SpooledTemporaryFile
 from typing import Final, Self, TypeAlias
 
 from mitml4.dataclass import dataclass
-from mitml4.errors import CaptureError
+from mitml4.errors import CaptureError, MitmError
 from mitml4.session.detect import Outcome
 
 __all__ = ["STOP", "CaptureProcesses", "Read"]
@@ -62,7 +62,14 @@ class Capture:
     )
 
     def add(self, lines: bytes) -> None:
-        self._lines.write(lines)
+        """Keep these until the capture is told. Raises MitmError if there is no room on disk."""
+        try:
+            self._lines.write(lines)
+        except OSError as error:
+            raise MitmError(
+                f"cannot keep events in a temporary file: {error.strerror}",
+                hint="set TMPDIR to a directory with more room, or use --jobs 1",
+            ) from error
 
     def lines(self) -> Iterator[bytes]:
         """Its events, some whole lines at a time."""

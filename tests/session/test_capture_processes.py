@@ -5,12 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
-from mitml4.errors import CaptureError
+from mitml4.errors import CaptureError, MitmError
+from mitml4.session import capture_processes
 from mitml4.session.capture_processes import STOP, CaptureProcesses, Read
 from mitml4.session.detect import Outcome
 
@@ -108,6 +111,7 @@ def test_when_it_is_stopped_the_first_capture_is_told_as_far_as_it_was_read() ->
         pass
 
     def stop(*_: object) -> None:
+        signal.signal(STOP, signal.SIG_IGN)  # it may come several times
         raise StoppedError
 
     def read(name: str, send: Send) -> Outcome:
@@ -154,6 +158,20 @@ def test_what_was_read_without_the_secrets_of_a_capture_before_is_read_again() -
         b"c with secrets of b\n",
         b"d with secrets of b\n",
     ]
+
+
+def test_no_room_for_a_temporary_file_is_said(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    monkeypatch.setattr(capture_processes, "_MAX_IN_MEMORY", 5)
+
+    def read(_name: str, send: Send) -> Outcome:
+        send(b"more than five bytes\n")
+        return Outcome()
+
+    with pytest.raises(MitmError, match="cannot keep events in a temporary file: No such file"):
+        told(read, "a", 1)
 
 
 def test_leaving_early_ends_the_processes() -> None:
