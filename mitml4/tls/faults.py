@@ -41,6 +41,8 @@ _MAX_SERIAL_BITS: Final = 160  # RFC 5280 §4.1.2.2: 20 octets
 
 _USUAL_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 
+_CONSTRAINABLE: Final = (x509.DNSName, x509.IPAddress)
+"""Names in name constraints that usual clients know."""
 _USUAL_SIGNATURES: Final = frozenset(
     {
         SignatureAlgorithmOID.RSA_WITH_SHA256,
@@ -120,9 +122,9 @@ def _faults(path: Sequence[x509.Certificate], known: bool, now: datetime) -> Ite
         yield from _key_faults(certificate)
         yield from _purpose_faults(certificate)
         yield from _form_faults(certificate)
-    for certificate in path[:-1]:  # a root's signature and constraints need not be verified
+        yield from _constraint_faults(certificate, is_root=certificate is path[-1])
+    for certificate in path[:-1]:  # a root's signature is not verified
         yield from _signature_faults(certificate)
-        yield from _constraint_faults(certificate)
     for certificate, issuer in pairwise(path):
         # RFC 5280 §7.1: equal whatever their case and kind of string. Go and GnuTLS compare bytes.
         if certificate.issuer.public_bytes() != issuer.subject.public_bytes():
@@ -189,11 +191,15 @@ def _form_faults(certificate: x509.Certificate) -> Iterator[str]:
             yield _UNHANDLED
 
 
-def _constraint_faults(certificate: x509.Certificate) -> Iterator[str]:
-    """mbed TLS supports no name constraints, and Go not all kinds of names in them."""
+def _constraint_faults(certificate: x509.Certificate, *, is_root: bool) -> Iterator[str]:
+    """mbed TLS does not support name constraints. Go refuses critical ones of unusual names,
+    rustls those of directory names."""
     with suppress(x509.ExtensionNotFound):
         found = certificate.extensions.get_extension_for_class(x509.NameConstraints)
-        if found.critical:
+        names = (found.value.permitted_subtrees or []) + (found.value.excluded_subtrees or [])
+        if not all(isinstance(name, _CONSTRAINABLE) for name in names):
+            yield "constraints of unusual names"
+        elif found.critical and not is_root:
             yield _UNHANDLED
 
 

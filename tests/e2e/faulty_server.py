@@ -375,6 +375,20 @@ def name_constraints_kept(server: Server) -> None:
 
 
 @fault
+def name_constraints_not_critical(server: Server) -> None:
+    name_constraints_kept(server)
+    value, _ = server.intermediate.extensions[x509.NameConstraints]
+    server.intermediate.say(value)
+
+
+@fault
+def subject_constraints_kept(server: Server) -> None:
+    """Which rustls does not support, critical or not."""
+    own = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])
+    server.intermediate.say(x509.NameConstraints([x509.DirectoryName(own)], None))
+
+
+@fault
 def path_length(server: Server) -> None:
     server.root = "short"
 

@@ -41,6 +41,7 @@ SHOWN = words("""
     name-with-nul address-as-name unknown-root unknown-root-sent intermediate-missing
     self-signed self-signed-as-root sloppy-root leaf-without-authority-key
     intermediate-without-authority-key intermediate-not-critically-one no-subject
+    name-constraints-not-critical
 """)
 """What our leaf shows, for the client to find by itself."""
 
@@ -52,8 +53,8 @@ HIDDEN = words("""
     intermediate-trusted intermediate-expired intermediate-is-none
     intermediate-without-constraints intermediate-may-not-sign intermediate-for-clients-only
     intermediate-for-netscape intermediate-unknown-critical intermediate-version-1
-    compressed-key issuer-in-other-letters name-constraints name-constraints-kept path-length
-    old-cross-certificate must-staple
+    compressed-key issuer-in-other-letters name-constraints name-constraints-kept
+    subject-constraints-kept path-length old-cross-certificate must-staple
     intermediate-must-staple staple-unknown staple-old staple-forged never-valid
     dh-1024
 """)
