@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rtls
 from OpenSSL import SSL
 
 PROGRAM = Path(__file__).with_name("faulty_server.py")
@@ -120,9 +121,13 @@ def gnutls(version: str, demands: str = "") -> Callable[..., Accepted]:
     return visit
 
 
-def python(version: str, prepare: Callable[[ssl.SSLContext], None]) -> Callable[..., Accepted]:
+def python(
+    version: str, prepare: Callable[[ssl.SSLContext], None], module: Any = ssl
+) -> Callable[..., Accepted]:
+    """`module`: the standard library's, or another one that is used in the same way."""
+
     def visit(machine, ports: Ports, roots: Path) -> Accepted:
-        context = ssl.create_default_context(cafile=roots)
+        context = module.create_default_context(cafile=roots)
         context.minimum_version = context.maximum_version = VERSIONS[version]
         prepare(context)
 
@@ -190,6 +195,7 @@ FOR_ONE = {
     "forgiving 1.2": forgiving("1.2"),
     "gnutls-cli 1.2": gnutls("1.2"),
     "python 1.3": python("1.3", by_default),
+    "rustls 1.3": python("1.3", by_default, rtls),
     "strict python 1.3": python("1.3", strictly),
     "nameless python 1.2": python("1.2", whatever_the_name),
     "curl --cert-status 1.2": curl("1.2", "--cert-status"),
