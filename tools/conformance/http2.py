@@ -44,7 +44,7 @@ from http2_cases import (
 AT_ONCE: Final = 32
 ANSWER_S: Final = 8.0
 """How long an answer may take."""
-QUIET_S: Final = 1.0
+QUIET_S: Final = 3.0
 """An answer is complete when nothing has come for so long."""
 LIMIT_S: Final = 15.0
 PAGE: Final = "content of a page\n"
