@@ -192,6 +192,10 @@ class Handshake:
             if framing := self.framing():
                 record = framing.wrap(record)
             await self.bridge.client_side.send_all(memoryview(record))
+        await self.end_client()
+
+    async def end_client(self) -> NoReturn:
+        """The client gets an end, and no alert."""
         await self.bridge.client_side.send_eof()
         # Closing with unread bytes sends a reset, which may discard the alert at the client.
         self.bridge.client_side.discard(len(self.bridge.client_side.peek_nowait(MAX_PEEK + 1)))

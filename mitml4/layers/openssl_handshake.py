@@ -92,6 +92,9 @@ class OpenSslHandshake(Handshake):
             has_ended = isinstance(error, BrokenPipeError) and self.bridge.up.ended
             if has_ended and stream.connection.get_peer_certificate():
                 return None
+            if has_ended:  # the server wants another hello
+                self.report("client", "reset", "closed by the client before our certificate")
+                await self.end_client()
             if not stream.alerts.asked_for_certificate:
                 raise
             if given_up := await self.leave_request_to_client(None):

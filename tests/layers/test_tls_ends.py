@@ -8,6 +8,10 @@ import pytest
 import trio
 from OpenSSL import SSL
 
+from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension, parse_client_hello
+from mitml4.tls.bridge.extensions import RawExtensions
+from mitml4.tls.bridge.messages import ServerHello
+from mitml4.tls.bridge.wire import vector
 from mitml4.tls.offer import prepare
 
 from .conftest import HELLO, End
@@ -123,3 +127,34 @@ def test_a_server_ends_as_it_did(flow_lab, engine: str, how: str) -> None:
 
         flow_lab.run(client, server, engine=engine).check()
     assert set(heard.values()) == {how}, heard
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_client_that_has_ended_cannot_answer_a_retry(flow_lab, engine: str) -> None:
+    heard = {}
+
+    async def client(end: End) -> None:
+        await speak_as_client(end, "a hello")
+        await end.send_eof()
+        heard["client"] = await hear_end(end)
+
+    async def server(end: End) -> None:
+        hello = parse_client_hello(await receive_hello(end))
+        assert hello
+        wanted = (
+            (int(Extension.SUPPORTED_VERSIONS), b"\x03\x04"),
+            (int(Extension.KEY_SHARE), b"\0\x18"),
+        )
+        retry = ServerHello(
+            random=RETRY_RANDOM,
+            session_id=hello.session_id,
+            cipher_suite=0x1301,
+            extensions=RawExtensions(wanted),
+        )
+        await trio.sleep(STEP_S)
+        await end.send(b"\x16\x03\x03" + vector(2, retry.encode()))
+        heard["server"] = await hear_end(end)
+        await end.send_eof()
+
+    flow_lab.run(client, server, engine=engine).check()
+    assert heard == {"client": "end", "server": "end"}
