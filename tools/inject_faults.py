@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,7 +160,8 @@ class Bench:
             if failed := self.visit():
                 raise EndedError(f"nothing was wrong, and yet: {failed}")
         self.session.wait_quiet(QUIET_S)
-        self.held = self.session.measure()
+        if visits:
+            self.held = self.session.measure()
 
     def visit(self) -> list[str]:
         """What has failed."""
@@ -270,10 +271,10 @@ def run_all(bench: Bench, calls: Sequence[str]) -> Iterator[tuple[Case, str, lis
                 has_failed, ended, problems = bench.run(case)
                 if has_failed:
                     yield case, ended, problems
-                elif problems:
+                    continue
+                if problems:
                     yield case, "nothing failed", problems
-                else:
-                    break
+                break
 
 
 def run_some(
@@ -287,6 +288,11 @@ def run_some(
         if has_failed or problems:
             found += 1
             yield case, ended, problems
+
+
+def show(matrix: Mapping[tuple[str, str], Counter[str]]) -> None:
+    for (call, error), outcomes in matrix.items():
+        print(f"{call:14} {error:14}", ", ".join(f"{n} {how}" for how, n in outcomes.items()))
 
 
 def main() -> int:
@@ -317,6 +323,7 @@ def main() -> int:
         cases = (
             run_some(bench, calls, options.sample, rng) if options.sample else run_all(bench, calls)
         )
+        stack.callback(show, matrix)
         for case, ended, problems in cases:
             matrix.setdefault((case.call, case.error), Counter())[ended] += 1
             wrong += bool(problems)
@@ -326,8 +333,6 @@ def main() -> int:
         for problem in bench.session.problems:
             print(f"PROBLEM: in the end: {problem}")
         wrong += bool(bench.session.problems)
-    for (call, error), outcomes in matrix.items():
-        print(f"{call:14} {error:14}", ", ".join(f"{n} {how}" for how, n in outcomes.items()))
     print(f"{sum(each.total() for each in matrix.values())} failed calls, {wrong} with problems")
     return 1 if wrong else 0
 
