@@ -219,7 +219,7 @@ class Interception:
         # The last connection is the one that counts, if the flow has connected again.
         up, down = self.server.streams[-1] if self.server.streams else (b"", b"")
         if failure and self.connect(self.lab.server, stream)[2] == failure:
-            failure = f"{failure}, without mitml4 too"
+            raise NotRelayed(f"{failure}, without mitml4 too")
         if reason := details.get("passthrough") or failure:
             raise NotRelayed(reason)
         sent, got = client.sent, list(hellos_in(bytes(up)))
