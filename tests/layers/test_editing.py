@@ -445,6 +445,31 @@ def test_a_reset_that_sending_meets_is_no_end_of_a_response(flow_lab: FlowLab) -
     assert out.met["client"] == "reset"
 
 
+def test_an_answer_to_a_request_that_is_still_held_reaches_the_client(flow_lab: FlowLab) -> None:
+    asked = b"POST /a HTTP/1.1\r\nContent-Length: 6\r\n\r\nabc"
+    answer = b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n"
+    is_held = trio.Event()
+
+    async def server(end: End) -> None:
+        await is_held.wait()
+        await end.send(answer)
+        assert isinstance(end.stream, MemoryStream)
+        end.stream.abort()
+
+    async def client(end: End) -> None:
+        await end.send(asked)
+        await wait_all_tasks_blocked()
+        is_held.set()
+        await wait_all_tasks_blocked()
+        await end.send(b"def")
+        await end.expect(answer)
+
+    editor = rules('[[rule]]\nreplace = { in = "request.body", regex = "never", with = "" }')
+    out = flow_lab.run(client, server, editor=editor)
+    out.check()
+    assert out.met["client"] == "all"
+
+
 @pytest.mark.parametrize("ends", ["a reset", "no address"])
 def test_a_client_that_waits_before_its_body_is_told_too(flow_lab: FlowLab, ends: str) -> None:
     host = "a..b" if ends == "no address" else "192.0.2.9"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import field
 from functools import partial
 from typing import Final, TypeAlias
@@ -167,7 +168,10 @@ class Http1Editing(Http1Connection):
                     raw_body += self._what_came_of(exchange.body)
             finally:  # what cannot be read follows as it is
                 exchange.has_sent_body = bool(raw_body)
-                await send_message(server.stream, head.bytes_of(request), raw_body, request.rate)
+                with suppress(OSError):  # a server that takes no more may have answered
+                    await send_message(
+                        server.stream, head.bytes_of(request), raw_body, request.rate
+                    )
             return await self._both_ways(exchange)
         finally:
             if request.server:
