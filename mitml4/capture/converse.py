@@ -9,14 +9,14 @@ A layer of TLS that the secrets open is followed by a `Depth`, and its plaintext
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol, TypeAlias, assert_never
+from typing import Protocol, assert_never
 
 from mitml4.capture.flow import ALL
 from mitml4.capture.tls.decryption import Plaintext, TlsDecryption
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.engine.actions import End, HandOver, Mirror, Move, MoveAhead, Switch, Wait, Yield
 from mitml4.engine.engine import Engine
+from mitml4.engine.plaintext import Copies
 from mitml4.engine.plaintext import Plaintext as CopiedPlaintext
 from mitml4.engine.rules import Rules
 from mitml4.protocols.context import LayerContext
@@ -32,10 +32,7 @@ from mitml4.protocols.conversation import (
 from mitml4.protocols.conversation import Protocol as ProtocolRow
 from mitml4.protocols.protocol_event import ProtocolEvent, StreamLayer
 
-__all__ = ["Copies", "Depth", "Observer"]
-
-Copies: TypeAlias = Callable[[int | None], CopiedPlaintext]
-"""Makes what takes the copies of a TLS layer, which is bound for this port."""
+__all__ = ["Depth", "Observer"]
 
 
 class Observer(Protocol):

@@ -13,7 +13,14 @@ from typing import Final, TypeAlias
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Direction
 
-__all__ = ["Plaintext", "PlaintextBegun", "PlaintextMoved", "PlaintextReset", "PlaintextUpdate"]
+__all__ = [
+    "Copies",
+    "Plaintext",
+    "PlaintextBegun",
+    "PlaintextMoved",
+    "PlaintextReset",
+    "PlaintextUpdate",
+]
 
 _MAX_HELD: Final = 64 << 10
 
@@ -133,3 +140,7 @@ class Plaintext:
         """Forget what is held: TLS inside was opened."""
         self._held.clear()
         self._size = 0
+
+
+Copies: TypeAlias = Callable[[int | None], Plaintext]
+"""Makes what takes the copies of a TLS layer, which is bound for this port."""

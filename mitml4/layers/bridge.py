@@ -12,7 +12,7 @@ import trio
 
 from mitml4.dataclass import dataclass, replace
 from mitml4.engine.budget import Budget
-from mitml4.engine.plaintext import Plaintext
+from mitml4.engine.plaintext import Copies, Plaintext
 from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
@@ -47,6 +47,8 @@ class Bridge:
     report: Report
     budget: Budget = field(default_factory=lambda: Budget(trio.current_time))
     """What the flow may cost."""
+    copies: Copies | None = None
+    """None: nobody wants copies of what moves in opened TLS."""
     plaintext: Plaintext | None = None
     """Takes copies of what moves, where this is inside TLS and somebody wants them."""
     framing: Callable[[], Framing] | None = None
@@ -65,10 +67,12 @@ class Bridge:
         relay: Relay,
         report: Report,
         policy: FlowPolicy,
+        copies: Copies | None = None,
     ) -> Bridge:
         """The outermost bridge of a flow."""
         up = Lane(client_side, server_side, relay, on_urgent=_refuse_urgent(policy))
-        return cls(up=up, down=Lane(server_side, client_side, relay, up), report=report)
+        down = Lane(server_side, client_side, relay, up)
+        return cls(up=up, down=down, report=report, copies=copies)
 
     @property
     def client_side(self) -> Stream:
@@ -186,7 +190,7 @@ class Bridge:
         """The bridge of the plaintext; its connection is bound for this port."""
         if self.plaintext:
             self.plaintext.drop()
-        relay, plaintext = self.up.relay, self.report.plaintext(port)
+        relay, plaintext = self.up.relay, self.copies and self.copies(port)
         up = Lane(client_side, server_side, relay)
         down = Lane(server_side, client_side, relay, up)
         if plaintext:

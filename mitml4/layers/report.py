@@ -16,7 +16,7 @@ from mitml4 import events
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.edit.editor import Applied, Failed
-from mitml4.engine.plaintext import Plaintext, PlaintextMoved, PlaintextReset, PlaintextUpdate
+from mitml4.engine.plaintext import PlaintextReset, PlaintextUpdate
 from mitml4.events import (
     Action,
     CloseReason,
@@ -112,12 +112,6 @@ class Report:
                 connect_s=None if depth else self.connect_s,
             )
         )
-
-    def plaintext(self, port: int | None) -> Plaintext | None:
-        """Takes copies of what moves in TLS that was opened; None: nobody wants them."""
-        if not self.wants(PlaintextMoved):
-            return None
-        return Plaintext(self.publish, time.time_ns, flow=self.flow, port=port)
 
     def reset(self, side: Side) -> None:
         """This side has reset the flow."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
 from mitml4.engine.actions import HandOver, Switch
-from mitml4.engine.plaintext import PlaintextBegun, PlaintextMoved
+from mitml4.engine.plaintext import Plaintext, PlaintextBegun, PlaintextMoved
 from mitml4.engine.replay import Step
 from mitml4.engine.rules import HOLD_S
 from mitml4.layers.bridge import Bridge
@@ -40,13 +42,18 @@ class Tls:
         far, self.server = memory_pair(1 << 20)
         report = Report(1, self._publish)
         report.enter(0, "tls")
-        outer = Bridge.between(near, far, relay=Relay(), report=report, policy=FlowPolicy())
+        outer = Bridge.between(
+            near, far, relay=Relay(), report=report, policy=FlowPolicy(), copies=self._copies
+        )
         self.bridge = outer.inside_tls(near, far, 443)
         self.context = LayerContext(
             clock=trio.current_time, stack=("tls",), target=Target("a", 443), hold_s=HOLD_S
         )
         self.found_tls = False
         self.received = {UP: b"", DOWN: b""}
+
+    def _copies(self, port: int | None) -> Plaintext:
+        return Plaintext(self._publish, time.time_ns, flow=1, port=port)
 
     def _publish(self, event: object) -> None:
         if isinstance(event, (PlaintextBegun, PlaintextMoved)):
@@ -166,7 +173,7 @@ async def test_copies_of_what_stays_undecided_are_bounded(autojump_clock: object
 
 def test_nothing_is_copied_where_nobody_asks() -> None:
     stream, _ = memory_pair(1)
-    report = Report(1, lambda _event: None, wants=lambda kind: kind is not PlaintextMoved)
+    report = Report(1, lambda _event: None)
     outer = Bridge.between(stream, stream, relay=Relay(), report=report, policy=FlowPolicy())
     inside = outer.inside_tls(stream, stream, 443)
     assert (inside.plaintext, inside.up.on_moved, inside.down.on_moved) == (None, None, None)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from copy import copy
@@ -21,6 +22,7 @@ import trio
 from mitml4.address import CA_PAGE, Address
 from mitml4.dataclass import dataclass
 from mitml4.edit.messages import Server
+from mitml4.engine.plaintext import Plaintext, PlaintextMoved
 from mitml4.events import CloseReason, now
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.ca_page import AnswerByPages, Pages
@@ -307,12 +309,14 @@ class Flow:
         )
 
     def _bridge(self, client_side: Transport, server_side: Stream) -> Bridge:
+        wants_copies = self.services.wants(PlaintextMoved)
         return Bridge.between(
             client_side,
             server_side,
             relay=self.services.relay,
             report=self.report,
             policy=self.context.policy,
+            copies=partial(_copies, self.services, self.number) if wants_copies else None,
         )
 
     async def _carry_as_proxy(self, proxy: ProxyServices) -> CloseReason:
@@ -481,3 +485,7 @@ def _announce(
 ) -> None:
     client, server = connection.client, connection.destination
     services.expectations.add(announcement, client.ip, server.ip, services.clock())
+
+
+def _copies(services: Services, flow: int, port: int | None) -> Plaintext:
+    return Plaintext(services.publish, time.time_ns, flow=flow, port=port)
