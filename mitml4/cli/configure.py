@@ -12,6 +12,7 @@ from itertools import chain, combinations
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
+from mitml4.address import Address
 from mitml4.cli.console import Console, is_terminal_free
 from mitml4.errors import UsageError
 from mitml4.net.rules.scope import Ends, Owner, Scope
@@ -155,16 +156,17 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
 def proxy_config(console: Console, **given: Any) -> ProxyConfig:
     """From the options of `proxy`. Raises UsageError."""
     _check_allow(given)
-    is_private = all(ipaddress.ip_address(each.ip).is_loopback for each in given["listen"])
-    if not (is_private or given["auth"] or given["open"]):
+    listen: tuple[Address, ...] = _distinct(_flat(given["listen"]))
+    public = [each for each in listen if not ipaddress.ip_address(each.ip).is_loopback]
+    if public and not (given["auth"] or given["open"]):
         raise UsageError(
-            f"everybody who reaches {given['listen'][0]} could use the proxy",
+            f"everybody who reaches {public[0]} could use the proxy",
             hint="--auth user:password; or --open, if that is meant",
         )
     if given["auth"] and given["open"]:
         raise UsageError("--auth and --open: only one of them", hint="leave out --open")
     return ProxyConfig(
-        listen=given["listen"],
+        listen=listen,
         auth=given["auth"],
         ca_dir=given["ca_dir"] or _default_ca_directory(),
         output=_display_on_stdout(given),

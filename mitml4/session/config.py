@@ -123,7 +123,7 @@ class ProxyConfig(SessionConfig):
     """Options of `mitml4 proxy`."""
 
     listen: tuple[Address, ...]
-    """Where clients connect, at one port."""
+    """Where clients connect."""
     auth: tuple[bytes, ...] = ()
     """The pairs `user:password` of which clients have to name one; none: everybody is let in."""
     ca_dir: Path

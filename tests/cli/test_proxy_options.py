@@ -61,6 +61,30 @@ def test_others_are_served_only_if_that_is_asked_for(place: str) -> None:
         config_of("--listen", place, "--open", "--auth", "a:b")
 
 
+def test_each_place_is_listened_at() -> None:
+    places = (Address("127.0.0.1", 1), Address("::1", 1), Address("192.0.2.1", 2))
+    at = ("--listen", ":1", "--listen", "127.0.0.1:1", "--listen", "192.0.2.1:2")
+    assert config_of(*at, "--open").listen == places
+    assert config_of().listen == (Address("127.0.0.1", 8080), Address("::1", 8080))
+    with pytest.raises(UsageError, match=r"everybody who reaches 192\.0\.2\.1:2"):
+        config_of(*at)
+
+
+async def test_places_at_several_ports() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    places = [Address("127.0.0.1", 0), Address("127.0.0.2", port), Address("127.0.0.3", 0)]
+    listeners = listeners_at(places)
+    try:
+        free, fixed, same = [each.address for each in listeners]
+        assert (free.ip, fixed, same) == (
+            "127.0.0.1", places[1], Address("127.0.0.3", free.port),
+        )  # fmt: skip
+    finally:
+        for each in listeners:
+            each.close()
+
+
 def test_a_password_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MITML4_PROXY_AUTH", "a:b c:d")
     context = proxy.make_context("proxy", [], obj=Console(), auto_envvar_prefix="MITML4_PROXY")

@@ -151,11 +151,13 @@ PROXY_SCOPE: Final = (
         "Scope",
         "--listen",
         type=Parsed("place", parse_listen),
-        default=":8080",
+        multiple=True,
+        default=[":8080"],
         show_default=True,
         metavar="[ADDR]:PORT",
-        help="Where clients find the proxy. Without ADDR, and with localhost: 127.0.0.1 and ::1. "
-        "[::] is all addresses of this host, 0.0.0.0 those of IPv4. Port 0 is a free one.",
+        help="Where clients find the proxy; repeatable. Without ADDR, and with localhost: "
+        "127.0.0.1 and ::1. [::] is all addresses of this host, 0.0.0.0 those of IPv4. Port 0 is "
+        "a free one.",
     ),
     option(
         "Scope",

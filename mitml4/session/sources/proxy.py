@@ -136,8 +136,9 @@ class ProxySource:
 def listeners_at(places: Sequence[Address]) -> list[Listener]:
     """Listen at these addresses, port 0 being one free port for all. Raises MachineError."""
     listeners: list[Listener] = []
-    port = places[0].port
+    free = 0
     for place in places:
+        port = place.port or free
         try:
             listeners.append(Listener(_listening(Address(place.ip, port))))
         except OSError as error:
@@ -150,7 +151,8 @@ def listeners_at(places: Sequence[Address]) -> list[Listener]:
             is_elsewhere = error.errno == errno.EADDRNOTAVAIL
             hint = "ip address" if is_elsewhere else "another port, as in: --listen :8081"
             raise MachineError(reason, hint=hint) from error
-        port = listeners[0].address.port
+        if not place.port:
+            free = listeners[-1].address.port
     return listeners
 
 
