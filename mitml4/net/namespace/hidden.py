@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from mitml4.net import isolation
+from mitml4.net.dial import EXHAUSTED
 
 __all__ = ["directories_of", "hide", "sockets_of_host"]
 
@@ -35,13 +36,13 @@ _DIRECTORIES: Final = (
 
 def sockets_of_host(environ: Mapping[str, str]) -> list[Path]:
     """The paths of the Unix sockets in the network namespace of each process that this one sees,
-    and of those that the environment names."""
+    and of those that the environment names. Raises OSError if they cannot be listed."""
     found = [environ.get("SSH_AUTH_SOCK", "")]
     for variable in ("DOCKER_HOST", "CONTAINER_HOST", "DBUS_SESSION_BUS_ADDRESS"):
         value = environ.get(variable, "")
         found += [each.partition(",")[0] for each in value.replace("path=", "//").split("//")]
     for listing in _listings():
-        with suppress(OSError):  # the process has ended
+        with _unless_it_has_ended():
             lines = listing.read_text(errors="surrogateescape").splitlines()[1:]
             found += [path for line in lines for path in line.split(maxsplit=7)[7:]]
     return [Path(each) for each in dict.fromkeys(found) if each.startswith("/")]
@@ -49,12 +50,24 @@ def sockets_of_host(environ: Mapping[str, str]) -> list[Path]:
 
 def _listings() -> Iterable[Path]:
     """The list of Unix sockets of each network namespace (proc_pid_net(5)). A path leads to its
-    socket from any of them."""
+    socket from any of them. Raises OSError."""
     found: dict[int, Path] = {}
-    for listing in _PROC.glob("[0-9]*/net/unix"):
-        with suppress(OSError):  # each namespace has other inodes
-            found.setdefault(listing.stat().st_ino, listing)
+    for process in filter(str.isdecimal, os.listdir(_PROC)):
+        listing = _PROC / process / "net/unix"
+        with _unless_it_has_ended():
+            found.setdefault(listing.stat().st_ino, listing)  # each namespace has other inodes
     return found.values()
+
+
+@contextmanager
+def _unless_it_has_ended() -> Iterator[None]:
+    """Skip a process that has ended, or that this user may not see. Raises OSError if there is
+    nothing left to read it with: no socket may be forgotten."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise
 
 
 def directories_of(environ: Mapping[str, str]) -> list[Path]:

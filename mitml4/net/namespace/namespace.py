@@ -142,7 +142,8 @@ class Namespace:
             sockets = sockets_of_host(environ)
         except OSError as error:
             raise MachineError(
-                f"cannot list the Unix sockets: {error.strerror}", hint="ls -l /proc/net/unix"
+                f"cannot list the Unix sockets: {error.strerror}",
+                hint=LIMITS.get(error.errno or 0, "ls -l /proc/net/unix"),
             ) from error
         with os.fdopen(os.memfd_create("hidden"), "wb") as paths:
             paths.write(b"\0".join(map(os.fsencode, sockets)))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import socket
 from pathlib import Path
 
+import pytest
+
 from mitml4.net import isolation
+from mitml4.net.namespace import hidden
 from mitml4.net.namespace.hidden import directories_of, hide, sockets_of_host
 from mitml4.net.trial.child import run_in_child
 
@@ -47,6 +52,33 @@ def test_sockets_of_other_network_namespaces_are_found_too(tmp_path: Path) -> No
     wait.set()
     process.join()
     assert path in found
+
+
+@pytest.mark.parametrize("method", ["stat", "read_text"])
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_no_socket_is_forgotten_for_want_of_a_descriptor(monkeypatch, method, code) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, method, fail)
+    with pytest.raises(OSError, match=os.strerror(code)):
+        sockets_of_host({})
+
+
+def test_no_socket_is_forgotten_where_there_is_no_list(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(hidden, "_PROC", tmp_path / "missing")
+    with pytest.raises(FileNotFoundError):
+        sockets_of_host({})
+
+
+def test_processes_that_have_ended_are_skipped(monkeypatch, tmp_path: Path) -> None:
+    row = "0000: 00000002 00000000 00010000 0001 01 1 /a/socket"
+    for process, rows in (("1", [row]), ("2", None)):
+        (tmp_path / process / "net").mkdir(parents=True)
+        if rows:
+            (tmp_path / process / "net/unix").write_text("\n".join(["head", *rows]))
+    monkeypatch.setattr(hidden, "_PROC", tmp_path)
+    assert sockets_of_host({}) == [Path("/a/socket")]
 
 
 def test_directories_of_services_are_those_of_the_user() -> None:
