@@ -18,7 +18,7 @@ BEGIN = wire.PREFACE + frame_bytes(wire.SETTINGS, 0, 0)
 FIELDS = [(":method", "GET"), (":scheme", "http"), (":authority", "a.test"), (":path", "/")]
 BLOCK = Encoder().encode(FIELDS)
 CANCELLED = (8).to_bytes(4)
-MAX = (0x7FFFFFFF).to_bytes(4)
+MAX_INCREMENT = (0x7FFFFFFF).to_bytes(4)
 
 
 def head(stream: int = 1, *, ends: bool = True) -> bytes:
@@ -90,7 +90,7 @@ WRONG = {
         ErrorCode.PROTOCOL_ERROR,
     ),
     "a window above 2^31-1": (
-        head() + frame_bytes(wire.WINDOW_UPDATE, 0, 1, MAX) * 2,
+        head() + frame_bytes(wire.WINDOW_UPDATE, 0, 1, MAX_INCREMENT) * 2,
         ErrorCode.FLOW_CONTROL_ERROR,
     ),
     "a block that cannot be decoded": (

@@ -201,7 +201,7 @@ def test_a_servers_messages(name: str, where: str, damage: Change, pieces: list[
     with suppress(NotAuthentic, AssertionError, TlsError):
         server.take_answer(leg.to_send())
         if leg.older:
-            server.send_eof()
+            server.send_finished()
             ended = outcome(leg, server.taken(), pieces)
             assert all(not isinstance(event, Flight) for event in ended)
 
@@ -364,7 +364,7 @@ def test_what_is_whole_is_accepted() -> None:
         leg.finish()
         server.take_answer(leg.to_send())
         if leg.older:
-            server.send_eof()
+            server.send_finished()
             assert isinstance(outcome(leg, server.taken(), [7])[-1], ServerFinished)
     answer = with_extensions((Extension.APPLICATION_SETTINGS, b"x"))
     leg = ServerLeg(relayed())

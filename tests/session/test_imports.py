@@ -130,7 +130,6 @@ def test_no_filter_needs_a_module_later() -> None:
 ARCHIVE = """
 import sys
 from pathlib import Path
-from typing import Final
 import mitml4.session.session
 from mitml4.address import Address
 from mitml4.events import FlowClose, FlowLayer, FlowOpen, LayerEvent

@@ -21,13 +21,13 @@ def word(text: bytes) -> Rule:
     return lambda reader: reader.one_of(text)
 
 
-CLIENTS = single_message(word(b"hi"))
-EITHERS = single_message(word(b"hi"), word(b"yo"))
+OF_CLIENT = single_message(word(b"hi"))
+OF_EITHER = single_message(word(b"hi"), word(b"yo"))
 WEAK = request_response(word(b"hi"), lambda up: word(up[:2].upper()))
 
 
 def test_proof_is_the_clients_and_a_servers_until_the_client_speaks() -> None:
-    for opening, clients, eithers in (
+    for opening, of_client, of_either in (
         (Opening(), NEED_MORE, NEED_MORE),
         (Opening(up=b"h"), NEED_MORE, NEED_MORE),
         (Opening(up=b"hi"), MATCH, MATCH),
@@ -40,7 +40,7 @@ def test_proof_is_the_clients_and_a_servers_until_the_client_speaks() -> None:
         (Opening(down=b"yo", up_ended=True), REJECT, MATCH),
         (Opening(up=b"ho", down=b"yo"), REJECT, REJECT),
     ):
-        assert (CLIENTS(opening), EITHERS(opening)) == (clients, eithers)
+        assert (OF_CLIENT(opening), OF_EITHER(opening)) == (of_client, of_either)
 
 
 def test_a_weak_rule_wants_an_answer_or_a_second_unit() -> None:

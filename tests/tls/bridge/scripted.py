@@ -492,7 +492,7 @@ class Server12(End):
         )
         self.emit("server_hello", hello.encode())
         if self.master:
-            self.send_eof()
+            self.send_finished()
             return
         self.emit("certificate", older_messages.Certificate12((self.der,)).encode())
         if self.staple:
@@ -547,7 +547,7 @@ class Server12(End):
             encrypt_then_mac=False,
         )
 
-    def send_eof(self) -> None:
+    def send_finished(self) -> None:
         """NewSessionTicket to Finished."""
         if self.ticket is not None:
             self.emit(

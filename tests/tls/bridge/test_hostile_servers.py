@@ -919,7 +919,7 @@ def meet_1_2(
     leg.finish()
     server.take_answer(leg.to_send())
     if not event.ticket:
-        server.send_eof()
+        server.send_finished()
         event = fed(leg, server.taken(), size)
     return event
 

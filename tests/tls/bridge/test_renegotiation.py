@@ -25,7 +25,7 @@ from tests.tls.bridge.peers import (
     taken,
 )
 
-MAX = 8
+MAX_RENEGOTIATIONS = 8
 
 
 class Ends:
@@ -83,7 +83,7 @@ class Ends:
 
 def test_a_server_renegotiates_as_often_as_that_is_bounded() -> None:
     ends = Ends()
-    for done in range(1, MAX + 1):
+    for done in range(1, MAX_RENEGOTIATIONS + 1):
         ends.renegotiate()
         assert not ends.connection.is_renegotiating
         assert ends.server.total_renegotiations() == done
@@ -93,7 +93,7 @@ def test_a_server_renegotiates_as_often_as_that_is_bounded() -> None:
         assert ends.read() == b"down"
     assert (ends.noted, ends.connection.failure) == ([], "")
     secrets = {line.split()[2] for line in ends.lines}
-    assert len(secrets) == 2 + MAX  # of both sides, and of each renegotiation
+    assert len(secrets) == 2 + MAX_RENEGOTIATIONS  # of both sides, and of each renegotiation
     with pytest.raises(SSL.Error, match="no renegotiation"):
         ends.renegotiate()
     assert ends.noted == ["declined"]
