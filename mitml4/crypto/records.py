@@ -12,23 +12,26 @@ from __future__ import annotations
 import hashlib
 import hmac
 from abc import ABC, abstractmethod
-from typing import Final, NoReturn, Protocol
+from collections.abc import Iterator
+from typing import Final, Protocol
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
 from mitml4.crypto.schedule import expand_label, prf, updated
-from mitml4.crypto.suites import Suite
+from mitml4.crypto.suites import CbcSuite, Suite
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.tls.alerts import Alert, TlsError
 
 __all__ = [
     "NotAuthentic",
+    "Opener",
     "Protection",
     "Protection13",
     "Record",
+    "cbc_opener",
     "protection_1_2",
     "protection_1_3",
 ]
@@ -57,13 +60,10 @@ class Record:
         return self.raw[0]
 
 
-class Protection(ABC):
-    """The records of one sender under one key."""
+class Opener(ABC):
+    """Opens the records of one sender under one key."""
 
-    __slots__ = ("overhead", "sequence")
-
-    overhead: int
-    """Bytes that a sealed record has beyond its content."""
+    __slots__ = ("sequence",)
 
     def __init__(self) -> None:
         self.sequence = 0
@@ -84,6 +84,15 @@ class Protection(ABC):
         Raises NotAuthentic, and then the next record is still the one it was before; `TlsError` for
         a record of TLS 1.3 without a type.
         """
+
+
+class Protection(Opener):
+    """Opens the records of one sender under one key, or seals them."""
+
+    __slots__ = ("overhead",)
+
+    overhead: int
+    """Bytes that a sealed record has beyond its content."""
 
     def seal(self, kind: int, content: bytes) -> bytes:
         """A whole record of this type and content."""
@@ -193,28 +202,40 @@ def protection_1_2(
     client_random: bytes,
     server_random: bytes,
     of_client: bool,
-    encrypt_then_mac: bool,
 ) -> Protection:
-    """From the master secret: the keys that one side writes with (RFC 5246 §6.3).
-
-    Records of a CBC suite are only opened: sealing raises NotImplementedError.
-    """
-    mac_bytes = hashlib.new(suite.mac).digest_size if suite.mac else 0
-    iv_bytes = {"CBC": 0, "CHACHA20": _NONCE}.get(suite.mode, 4)
-    sizes = (mac_bytes, suite.key_bytes, iv_bytes)
+    """From the master secret: the keys that one side writes with."""
+    sizes = (suite.key_bytes, _NONCE if suite.mode == "CHACHA20" else 4)
     seed = server_random + client_random
-    block = prf(suite.hash, master, b"key expansion", seed, 2 * sum(sizes))
-    parts, at = [], 0
+    key, iv = _write_keys(suite.hash, master, seed, sizes, of_client=of_client)
+    return _ChaCha12(suite, key, iv) if suite.mode == "CHACHA20" else _Aead12(suite, key, iv)
+
+
+def cbc_opener(
+    suite: CbcSuite,
+    master: bytes,
+    *,
+    client_random: bytes,
+    server_random: bytes,
+    of_client: bool,
+    encrypt_then_mac: bool,
+) -> Opener:
+    """From the master secret: the keys that one side writes with."""
+    sizes = (hashlib.new(suite.mac).digest_size, suite.key_bytes)
+    seed = server_random + client_random
+    mac_key, key = _write_keys(suite.hash, master, seed, sizes, of_client=of_client)
+    return _Cbc(key, mac_key, suite.mac, encrypt_then_mac=encrypt_then_mac)
+
+
+def _write_keys(
+    name: str, master: bytes, seed: bytes, sizes: tuple[int, int], *, of_client: bool
+) -> Iterator[bytes]:
+    """RFC 5246 §6.3: of each kind, the client's and then the server's."""
+    block = prf(name, master, b"key expansion", seed, 2 * sum(sizes))
+    at = 0
     for size in sizes:
         start = at if of_client else at + size
-        parts.append(block[start : start + size])
+        yield block[start : start + size]
         at += 2 * size
-    mac_key, key, iv = parts
-    if suite.mac:
-        return _Cbc(key, mac_key, suite.mac, encrypt_then_mac=encrypt_then_mac)
-    if suite.mode == "CHACHA20":
-        return _ChaCha12(suite, key, iv)
-    return _Aead12(suite, key, iv)
 
 
 class _Aead12(Protection):
@@ -291,7 +312,7 @@ class _ChaCha12(Protection):
         return end
 
 
-class _Cbc(Protection):
+class _Cbc(Opener):
     """RFC 5246 §6.2.3.2, and with the MAC outside RFC 7366. The IV stands before the blocks.
 
     It opens captures only: nobody waits for an answer, so there is no timing to hide.
@@ -318,9 +339,6 @@ class _Cbc(Protection):
         into[: len(content)] = content
         self.sequence += 1
         return record[0], len(content)
-
-    def seal_into(self, kind: int, content: bytes | memoryview, into: memoryview) -> NoReturn:
-        raise NotImplementedError("records of a CBC suite are only opened")
 
     def _checked(self, record: memoryview, data: bytes) -> bytes:
         """What stands before the MAC, if it is the MAC of that."""

@@ -13,21 +13,19 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.names import cipher_name
 from mitml4.regex import regex
 
-__all__ = ["Mode", "Suite", "suite_of"]
+__all__ = ["CbcSuite", "Mode", "Suite", "cbc_suite_of", "suite_of"]
 
-Mode: TypeAlias = Literal["GCM", "CCM", "CCM8", "CHACHA20", "CBC"]
+Mode: TypeAlias = Literal["GCM", "CCM", "CCM8", "CHACHA20"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """What deriving keys, opening and sealing records takes."""
+    """What deriving keys, opening and sealing records takes, with an AEAD."""
 
     mode: Mode
     key_bytes: int
     hash: str
     """Of HKDF or the PRF, as hashlib names it."""
-    mac: str | None = None
-    """Of the HMAC that CBC goes with."""
 
     @property
     def secret_bytes(self) -> int:
@@ -36,11 +34,22 @@ class Suite:
 
     @property
     def tag_bytes(self) -> int:
-        """The length of the tag that authenticates a record; CBC has none."""
+        """The length of the tag that authenticates a record."""
         return _TAG_BYTES[self.mode]
 
 
-_TAG_BYTES: Final[dict[Mode, int]] = {"GCM": 16, "CCM": 16, "CCM8": 8, "CHACHA20": 16, "CBC": 0}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CbcSuite:
+    """What deriving keys and opening records takes, with AES-CBC and HMAC."""
+
+    key_bytes: int
+    hash: str
+    """Of the PRF."""
+    mac: str
+    """Of the HMAC."""
+
+
+_TAG_BYTES: Final[dict[Mode, int]] = {"GCM": 16, "CCM": 16, "CCM8": 8, "CHACHA20": 16}
 _HASH_BYTES: Final = {"sha256": 32, "sha384": 48}
 _TLS_1_3: Final = {  # RFC 8446 §B.4
     0x1301: Suite(mode="GCM", key_bytes=16, hash="sha256"),
@@ -54,7 +63,7 @@ _CBC: Final = regex(r"(?:^|-)AES(128|256)(?:-CBC)?-SHA(256|384)?$")
 
 
 def suite_of(number: int) -> Suite | None:
-    """None for one that is not known, or not opened (RC4, 3DES, Camellia, ARIA, NULL)."""
+    """None for one that is not known, or has no AEAD, or another one (Camellia, ARIA)."""
     return _TLS_1_3.get(number) or _before(cipher_name(number))
 
 
@@ -65,10 +74,15 @@ def _before(name: str) -> Suite | None:
     if aead := _AEAD.search(name):
         bits, mode, digest = aead.groups()
         return Suite(mode=_MODES[mode], key_bytes=int(bits) // 8, hash=f"sha{digest or 256}")
-    if cbc := _CBC.search(name):
+    return None
+
+
+def cbc_suite_of(number: int) -> CbcSuite | None:
+    """None for one without AES-CBC."""
+    if cbc := _CBC.search(cipher_name(number)):
         bits, digest = cbc.groups()
         prf = "sha384" if digest == "384" else "sha256"
-        return Suite(mode="CBC", key_bytes=int(bits) // 8, hash=prf, mac=f"sha{digest or 1}")
+        return CbcSuite(key_bytes=int(bits) // 8, hash=prf, mac=f"sha{digest or 1}")
     return None
 
 

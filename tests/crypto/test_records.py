@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given, settings
@@ -9,13 +12,15 @@ from hypothesis import strategies as st
 
 from mitml4.crypto.records import (
     NotAuthentic,
+    Opener,
     Protection,
     Record,
+    cbc_opener,
     protection_1_2,
     protection_1_3,
 )
 from mitml4.crypto.schedule import expand_label
-from mitml4.crypto.suites import suite_of
+from mitml4.crypto.suites import cbc_suite_of, suite_of
 from mitml4.errors import ProtocolError
 from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.names import cipher_name
@@ -28,7 +33,7 @@ SUITES_1_2 = (0x009C, 0xC030, 0xC09C, 0xC0A1, 0xCCA8)
 CBC_SUITES = (0x002F, 0xC028)
 
 
-def under_test(number: int, *, encrypt_then_mac: bool = False) -> Protection:
+def under_test(number: int) -> Protection:
     """A protection with this suite; each call makes an equal one."""
     suite = suite_of(number)
     assert suite
@@ -40,7 +45,6 @@ def under_test(number: int, *, encrypt_then_mac: bool = False) -> Protection:
         client_random=bytes(32),
         server_random=bytes(32),
         of_client=True,
-        encrypt_then_mac=encrypt_then_mac,
     )
 
 
@@ -180,12 +184,34 @@ def test_a_secret_of_another_length_is_refused() -> None:
         protection_1_3(suite, ONE_RTT.secrets["c hs traffic"])
 
 
-@pytest.mark.parametrize("number", SUITES_1_3 + SUITES_1_2 + CBC_SUITES)
-@pytest.mark.parametrize("encrypt_then_mac", [False, True])
-def test_a_record_of_any_size_that_is_none_is_not_authentic(
-    number: int, encrypt_then_mac: bool
-) -> None:
-    opening = under_test(number, encrypt_then_mac=encrypt_then_mac)
+def of_cbc(number: int, *, encrypt_then_mac: bool) -> Opener:
+    suite = cbc_suite_of(number)
+    assert suite
+    return cbc_opener(
+        suite,
+        bytes(48),
+        client_random=bytes(32),
+        server_random=bytes(32),
+        of_client=True,
+        encrypt_then_mac=encrypt_then_mac,
+    )
+
+
+OPENERS: dict[str, Callable[[], Opener]] = {
+    **{f"{number:#x}": partial(under_test, number) for number in SUITES_1_3 + SUITES_1_2},
+    **{
+        f"{number:#x}, {encrypt_then_mac}": partial(
+            of_cbc, number, encrypt_then_mac=encrypt_then_mac
+        )
+        for number in CBC_SUITES
+        for encrypt_then_mac in (False, True)
+    },
+}
+
+
+@pytest.mark.parametrize("name", OPENERS)
+def test_a_record_of_any_size_that_is_none_is_not_authentic(name: str) -> None:
+    opening = OPENERS[name]()
     for size in range(66):
         with pytest.raises(NotAuthentic):
             opening.open(Record(b"\x17\x03\x03" + size.to_bytes(2, "big") + bytes(size)))
@@ -210,7 +236,6 @@ def of_pair(pair: Pair, number: int, *, of_client: bool) -> Protection:
         client_random=client_random,
         server_random=server_random,
         of_client=of_client,
-        encrypt_then_mac=False,
     )
     protection.sequence = 1  # its Finished was the first
     return protection

@@ -16,8 +16,9 @@ record that does not authenticate is a ProtocolError, and the end of it: nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, replace
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from mitml4.capture.tls.secrets import (
@@ -31,13 +32,14 @@ from mitml4.capture.tls.secrets import (
 )
 from mitml4.crypto.records import (
     NotAuthentic,
-    Protection,
+    Opener,
     Protection13,
     Record,
+    cbc_opener,
     protection_1_2,
     protection_1_3,
 )
-from mitml4.crypto.suites import Suite, suite_of
+from mitml4.crypto.suites import CbcSuite, Suite, cbc_suite_of, suite_of
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import (
@@ -83,7 +85,7 @@ class Plaintext:
 class _Side:
     """What one sender's records are protected with, and the messages in them."""
 
-    protection: Protection | None = None
+    protection: Opener | None = None
     due: str | None = None
     """Of which secret the next protected record's is; only then does it have to be there."""
     in_handshake: bool = True
@@ -110,7 +112,7 @@ class TlsDecryption(Conversation):
     """The ClientHello, which is parsed only where the connection is known."""
     _known: Mapping[str, bytes] = field(default_factory=dict)
     _server: ServerHello | None = None
-    _suite: Suite | None = None
+    _suite: Suite | CbcSuite | None = None
     _takes_early_data: bool = False
     _learned: dict[str, Any] = field(default_factory=dict)
     _sides: dict[Direction, _Side] = field(
@@ -186,7 +188,7 @@ class TlsDecryption(Conversation):
             case RecordType.APPLICATION_DATA if not self._is_being_retried():
                 self._close()
 
-    def _take_protected(self, direction: Direction, record: Record, protection: Protection) -> None:
+    def _take_protected(self, direction: Direction, record: Record, protection: Opener) -> None:
         side = self._sides[direction]
         try:
             kind, content = protection.open(record)
@@ -250,6 +252,8 @@ class TlsDecryption(Conversation):
             self.set_directive(self._client, PEEK)
             return
         self._suite = suite_of(server.cipher_suite)
+        if not self._suite and not server.is_tls13:
+            self._suite = cbc_suite_of(server.cipher_suite)
         if self._suite is None or server.version not in (_TLS_1_2, _TLS_1_3) or server.compression:
             self._leave(server)
             return
@@ -307,17 +311,21 @@ class TlsDecryption(Conversation):
         assert self._hello
         assert self._server
         assert self._suite
-        self._sides[direction].protection = protection_1_2(
-            self._suite,
+        opener: Callable[..., Opener]
+        if isinstance(self._suite, Suite):
+            opener = partial(protection_1_2, self._suite)
+        else:
+            encrypts_then_mac = Extension.ENCRYPT_THEN_MAC in self._server.extensions
+            opener = partial(cbc_opener, self._suite, encrypt_then_mac=encrypts_then_mac)
+        self._sides[direction].protection = opener(
             self._secret(MASTER),
             client_random=_random(self._hello),
             server_random=self._server.random,
             of_client=direction is self._client,
-            encrypt_then_mac=Extension.ENCRYPT_THEN_MAC in self._server.extensions,
         )
 
-    def _protection_1_3(self, label: str) -> Protection:
-        assert self._suite
+    def _protection_1_3(self, label: str) -> Opener:
+        assert isinstance(self._suite, Suite)
         return protection_1_3(self._suite, self._secret(label))
 
     def _know(self) -> bool:

@@ -62,8 +62,7 @@ class Older:
 
 def is_bridged(cipher_suite: int) -> bool:
     """Whether the bridge has this cipher suite, of TLS 1.3 or 1.2."""
-    suite = suite_of(cipher_suite)
-    if suite is None or suite.mac:
+    if suite_of(cipher_suite) is None:
         return False
     name = cipher_name(cipher_suite)
     return cipher_suite >> 8 == _TLS_1_3_SUITES or name.startswith(("ECDHE-ECDSA-", "ECDHE-RSA-"))
@@ -143,7 +142,6 @@ class Session:
             client_random=self.client_random,
             server_random=self.server_random,
             of_client=of_client,
-            encrypt_then_mac=False,
         )
 
     def finished(self, transcript: Transcript, *, of_client: bool) -> bytes:

@@ -601,6 +601,22 @@ def test_what_cannot_be_opened_is_named() -> None:
     ]
 
 
+def test_a_suite_of_another_version_is_named() -> None:
+    recording = recorded("TLS_AES_128_GCM_SHA256")
+    first = next(at for at, (direction, _) in enumerate(recording.script) if direction is DOWN)
+    hello = recording.script[first][1]
+    suite_at = 5 + 4 + 2 + 32 + 1 + hello[5 + 4 + 2 + 32]
+    assert hello[suite_at : suite_at + 2] == b"\x13\x01"
+    changed = hello[:suite_at] + b"\xc0\x13" + hello[suite_at + 2 :]
+    script = [*recording.script[:first], (DOWN, changed), *recording.script[first + 1 :]]
+    depth, seen = replay(script, recording.secrets())
+    depth.close()
+    assert seen.stack == ["tls"]
+    assert [reason for _, _, reason in seen.faults] == [
+        "TLSv1.3 with ECDHE-RSA-AES128-SHA cannot be opened, whatever the secrets"
+    ]
+
+
 def test_a_close_notify_is_the_end_of_what_is_inside() -> None:
     peers = Peers(TLS_1_3[0], alpn=None)
     peers.shake_hands()

@@ -54,7 +54,6 @@ def protections(cipher: int) -> Callable[[], tuple[Protection, Protection]]:
             client_random=client_random,
             server_random=server_random,
             of_client=of_client,
-            encrypt_then_mac=False,
         )
 
     return lambda: (protection(of_client=True), protection(of_client=False))

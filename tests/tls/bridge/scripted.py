@@ -544,7 +544,6 @@ class Server12(End):
             client_random=self.client_random,
             server_random=self.random,
             of_client=of_client,
-            encrypt_then_mac=False,
         )
 
     def send_finished(self) -> None:
@@ -670,7 +669,6 @@ class Client12(End):
             client_random=self.random,
             server_random=self.server_random,
             of_client=of_client,
-            encrypt_then_mac=False,
         )
 
     def send_answer(self) -> None:

@@ -34,7 +34,6 @@ def keys_1_2() -> tuple[Protection, Protection]:
         client_random=bytes(32),
         server_random=bytes(32),
         of_client=True,
-        encrypt_then_mac=False,
     )
     return make(), make()
 
