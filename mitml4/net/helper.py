@@ -15,7 +15,7 @@ from typing import Any, Final, NoReturn, TypeAlias
 
 from mitml4.errors import MachineError
 from mitml4.net import processes
-from mitml4.net.tools import LIMITS
+from mitml4.net.tools import limit_hint
 
 __all__ = ["Answer", "ask", "send", "serve", "start"]
 
@@ -116,7 +116,7 @@ def _receive(channel: socket.socket) -> Answer:
 def _failure(error: MachineError | OSError) -> dict[str, Any]:
     if isinstance(error, MachineError):
         return {"error": error.message, "hint": error.hint, "errno": None}
-    hint = LIMITS.get(error.errno or 0)
+    hint = limit_hint(error)
     return {"error": error.strerror or str(error), "hint": hint, "errno": error.errno}
 
 

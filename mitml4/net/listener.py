@@ -19,7 +19,7 @@ from mitml4.errors import MachineError
 from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
 from mitml4.net.place import HERE, Place
 from mitml4.net.stream import Transport
-from mitml4.net.tools import LIMITS
+from mitml4.net.tools import limit_hint
 
 __all__ = ["Accepted", "Ends", "IncomingConnection", "Listener", "listen"]
 
@@ -85,7 +85,7 @@ class Listener:
         try:
             sock = sock or listen(place=place)
         except OSError as error:
-            hint = LIMITS.get(error.errno or 0, "mitml4 doctor")
+            hint = limit_hint(error, "mitml4 doctor")
             raise MachineError(f"cannot listen: {error.strerror}", hint=hint) from error
         self.address = Address.of(sock.getsockname())
         self._backlog = sock

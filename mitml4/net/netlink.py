@@ -21,9 +21,9 @@ __all__ = [
     "attribute",
     "attributes",
     "dump",
-    "forget_answers",
     "messages",
     "nfnetlink_head",
+    "receive_answers",
     "receive_nowait",
     "request",
 ]
@@ -52,7 +52,7 @@ def request(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> None
     """
     length = _MESSAGE.size + len(body)
     sock.send(_MESSAGE.pack(length, kind, _REQUEST_WITH_ACK | flags, 0, 0) + body)
-    for answered, answer in messages(_answers(sock)):
+    for answered, answer in messages(receive_answers(sock)):
         if answered == _ERROR and (code := _ERROR_CODE.unpack_from(answer)[0]):
             raise OSError(-code, os.strerror(-code))
 
@@ -61,7 +61,7 @@ def dump(sock: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
     """Request a list, and yield the body of each entry. Raises the kernel's OSError."""
     sock.send(_MESSAGE.pack(_MESSAGE.size + len(body), kind, _DUMP, 0, 0) + body)
     while True:
-        for answered, answer in messages(_answers(sock)):
+        for answered, answer in messages(receive_answers(sock)):
             if answered == _DONE:
                 return
             if answered == _ERROR:
@@ -70,20 +70,16 @@ def dump(sock: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:
             yield answer
 
 
-def _answers(sock: socket.socket) -> bytes:
+def receive_answers(sock: socket.socket) -> bytes:
+    """What the kernel answers to a request. Raises OSError. Then what is left of the answer is
+    read: the next request would take it for its own."""
     try:
         return sock.recv(_MAX_MESSAGE)
     except OSError:
-        forget_answers(sock)
+        with suppress(OSError):
+            while sock.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT):
+                pass
         raise
-
-
-def forget_answers(sock: socket.socket) -> None:
-    """Read what is left of an answer that could not be received: the next request would take it for
-    its own."""
-    with suppress(OSError):
-        while sock.recv(_MAX_MESSAGE, socket.MSG_DONTWAIT):
-            pass
 
 
 def receive_nowait(sock: socket.socket) -> bytes | None:

@@ -17,18 +17,18 @@ import trio
 from mitml4.errors import MachineError
 
 __all__ = [
-    "LIMITS",
     "Ended",
     "attempt",
     "check_tools",
     "complaint",
     "environment",
+    "limit_hint",
     "run",
     "run_ip",
     "run_nft",
 ]
 
-LIMITS: Final = {
+_LIMITS: Final = {
     errno.EMFILE: "ulimit -n",
     errno.EAGAIN: "ulimit -u",
     errno.EFBIG: "ulimit -f",
@@ -38,6 +38,12 @@ LIMITS: Final = {
 _PACKAGES: Final = (("nft", "nftables"), ("ip", "iproute2"))
 
 Ended = subprocess.CompletedProcess[str]
+
+
+def limit_hint(error: OSError, otherwise: str | None = None) -> str | None:
+    """The command that shows and sets the limit that has caused an error; `otherwise` if it was
+    none of a user's limits."""
+    return _LIMITS.get(error.errno or 0, otherwise)
 
 
 def environment() -> dict[str, str]:
@@ -121,7 +127,7 @@ def _starting(program: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = LIMITS.get(error.errno or 0)
+        hint = limit_hint(error)
         raise MachineError(f"{program}: {error.strerror}", hint=hint) from error
 
 

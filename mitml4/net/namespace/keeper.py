@@ -38,7 +38,7 @@ from mitml4.net.namespace.rules import (
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.owner.diag import open_diag
 from mitml4.net.tap import packet_socket
-from mitml4.net.tools import LIMITS, run
+from mitml4.net.tools import limit_hint, run
 
 __all__ = ["KINDS", "AtEnd", "keep"]
 
@@ -66,7 +66,7 @@ def keep(channel: socket.socket, sources: Sources, *, loopback: bool, at_end: At
         keeper = _Keeper(sources, loopback=loopback, at_end=at_end)
     except OSError as error:
         reason = f"cannot make a namespace: {error.strerror or error}"
-        raise MachineError(reason, hint=LIMITS.get(error.errno or 0)) from error
+        raise MachineError(reason, hint=limit_hint(error)) from error
     helper.send(channel, *keeper.first_answer())
     helper.serve(channel, keeper.serve, keeper.leave)
 

@@ -30,7 +30,7 @@ from mitml4.net.namespace.keeper import KINDS, AtEnd, keep
 from mitml4.net.namespace.rules import Sources
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.tap import LOOPBACK, Tap
-from mitml4.net.tools import LIMITS, check_tools, run
+from mitml4.net.tools import check_tools, limit_hint, run
 
 __all__ = ["Namespace", "sources_of_host"]
 
@@ -112,7 +112,7 @@ class Namespace:
                 out.writelines(files.values())
         except OSError as error:
             reason = f"cannot show the command its certificates: {error.strerror}"
-            raise MachineError(reason, hint=LIMITS.get(error.errno or 0)) from error
+            raise MachineError(reason, hint=limit_hint(error)) from error
         sizes = {name: len(content) for name, content in files.items()}
         try:
             self._ask("mount_files", [contents], directory=str(directory), sizes=sizes)
@@ -143,7 +143,7 @@ class Namespace:
         except OSError as error:
             raise MachineError(
                 f"cannot list the Unix sockets: {error.strerror}",
-                hint=LIMITS.get(error.errno or 0, "ls -l /proc/net/unix"),
+                hint=limit_hint(error, "ls -l /proc/net/unix"),
             ) from error
         with os.fdopen(os.memfd_create("hidden"), "wb") as paths:
             paths.write(b"\0".join(map(os.fsencode, sockets)))
@@ -208,7 +208,7 @@ class Namespace:
         try:
             return helper.ask(self._channel, what, descriptors or (), **arguments)
         except OSError as error:
-            hint = LIMITS.get(error.errno or 0, "mitml4 doctor")
+            hint = limit_hint(error, "mitml4 doctor")
             raise MachineError(error.strerror or str(error), hint=hint) from error
 
 

@@ -13,7 +13,7 @@ import struct
 from typing import Final, NamedTuple
 
 from mitml4.address import Address
-from mitml4.net.netlink import forget_answers, messages
+from mitml4.net.netlink import messages, receive_answers
 from mitml4.net.place import HERE, Place
 
 __all__ = [
@@ -37,7 +37,6 @@ _ANY_INTERFACE_AND_COOKIE: Final = bytes(4) + b"\xff" * 8  # INET_DIAG_NOCOOKIE
 _FOUND: Final = struct.Struct("=BBxx2s2s44sIIIII")  # struct inet_diag_msg
 _ERROR_CODE: Final = struct.Struct("=i")  # struct nlmsgerr
 _OPEN: Final = (1, 2)  # TCP_ESTABLISHED, TCP_SYN_SENT: include/net/tcp_states.h
-_MAX_ANSWER: Final = 4096
 
 
 class Owned(NamedTuple):
@@ -64,12 +63,7 @@ def owned(diag: socket.socket, client: Address, destination: Address) -> Owned |
     body = INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 0, known_by)
     head = _MESSAGE.pack(_MESSAGE.size + len(body), SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 0, 0)
     diag.send(head + body)
-    try:
-        data = diag.recv(_MAX_ANSWER)
-    except OSError:
-        forget_answers(diag)
-        raise
-    for kind, answer in messages(data):
+    for kind, answer in messages(receive_answers(diag)):
         if kind == _NLMSG_ERROR:
             code = -_ERROR_CODE.unpack_from(answer)[0]
             if code == errno.ENOENT:

@@ -28,7 +28,7 @@ from mitml4.net.confinement import confine
 from mitml4.net.isolation import CLONE_NEWUSER
 from mitml4.net.owner.diag import open_diag, owned
 from mitml4.net.owner.processes import ProcessTable
-from mitml4.net.tools import LIMITS
+from mitml4.net.tools import limit_hint
 from mitml4.process import Process, RunningProcess
 
 __all__ = ["OwnerFinder"]
@@ -75,7 +75,7 @@ class OwnerFinder:
             try:
                 channel, _ = helper.start(partial(_work, diag, inode, user), keep=keep)
             except OSError as error:
-                hint = LIMITS.get(error.errno or 0, "mitml4 doctor")
+                hint = limit_hint(error, "mitml4 doctor")
                 raise MachineError(
                     f"cannot look at processes: {error.strerror}", hint=hint
                 ) from error
