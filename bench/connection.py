@@ -21,7 +21,6 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -34,13 +33,14 @@ from bench.calls import show_calls
 from mitml4.address import Address
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
-from mitml4.net.dial import abort, connect
-from mitml4.net.listener import IncomingConnection
+from mitml4.net.dial import connect
+from mitml4.net.listener import Accepted, IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
 from mitml4.session.process import prepare_process
 from mitml4.session.reporting.hub import Hub
+from mitml4.session.sources.proxy import ProxyClient
 from mitml4.sinks.background import Background
 from mitml4.sinks.files import OutputFile
 from mitml4.sinks.jsonl import JsonLines
@@ -59,27 +59,6 @@ _RESPONSE: Final = (
     b"Connection: close\r\n\r\n" + bytes(1024)
 )
 _SHOWN: Final = 40
-
-
-@dataclass
-class Arrived:
-    """A connection that the listener has accepted already."""
-
-    socket: socket.socket
-    client: Address
-    destination: Address
-    interface: str = "lo"
-    local_ends: None = None
-
-    @property
-    def source(self) -> Address:
-        return self.client
-
-    async def accept(self) -> TcpStream:
-        return TcpStream(self.socket)
-
-    def refuse(self, _reason: OSError | None) -> None:
-        abort(self.socket)
 
 
 def serve(listener: socket.socket, context: ssl.SSLContext) -> None:
@@ -154,8 +133,8 @@ class Middle:
             await trio.lowlevel.wait_readable(listener)
             plain, peer = listener.accept()
             number += 1
-            arrived = Arrived(plain, Address.of(peer), self.upstream)
-            nursery.start_soon(Flow(number, arrived, services).run)
+            client = ProxyClient(Accepted(plain, Address.of(peer), self.upstream), "lo")
+            nursery.start_soon(Flow(number, client, services).run)
 
 
 def carry(middle: Middle, context: ssl.SSLContext, count: int, concurrency: int) -> None:
