@@ -177,8 +177,8 @@ class Engine(Interpreter):
         is_asked = side.ahead or other.ahead or (other.is_stale and other.holds)
         return not is_asked and side.tried < MAX_PEEK
 
-    def awaits_still(self, direction: Direction) -> bool:
-        """The same, of a direction that waits: then its last action is up to date."""
+    def confirm_wait(self, direction: Direction) -> bool:
+        """Mark the WAIT of a direction as up to date, if it is. Returns whether it is."""
         if not self.awaits(direction):
             return False
         self.side(direction).is_stale = False

@@ -274,7 +274,7 @@ class Follower:
             return
         wait, scope = self._waits[direction]
         may_go_on = wait is WAIT and not self._bridge.lane(direction).ended
-        if not (may_go_on and self._engine.awaits_still(direction)):
+        if not (may_go_on and self._engine.confirm_wait(direction)):
             del self._waits[direction]
             scope.cancel()
 

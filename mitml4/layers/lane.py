@@ -283,8 +283,8 @@ class Lane:
         return moved
 
     def _last_before_more(self, left: int) -> bytes:
-        """The next `left` bytes, if they are there and more is behind them, with which they are to
-        leave; otherwise nothing."""
+        """The next `left` bytes, if more has come behind them that leaves together with them; empty
+        if not."""
         source = self.source
         if left > MAX_PEEK or (source is source.transport and source.unread_count() <= left):
             return b""

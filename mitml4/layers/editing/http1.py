@@ -51,7 +51,7 @@ _Then: TypeAlias = Callable[[], Awaitable[None]]
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Exchange:
     head: RequestHead
     request: Request
@@ -60,13 +60,18 @@ class _Exchange:
     editor: Editor
     flow: EditedFlow
     expects_continue: bool
-    """Whether the client may wait for a word before it sends the body."""
-    gave_continue: bool
+    """Whether the request has `Expect: 100-continue`."""
+    gave_continue: bool = False
     """Whether the client was told to send the body."""
     server: Reader = field(init=False)
     has_sent_body: bool = False
     has_answered: bool = False
     """Whether the client has got a part of the response."""
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the client may wait with its body until it is told to send it."""
+        return self.expects_continue and not self.gave_continue and not self.has_sent_body
 
 
 class Http1Editing(Http1Connection):
@@ -90,50 +95,58 @@ class Http1Editing(Http1Connection):
 
     async def _serve(self, raw: bytes, number: int) -> bool:
         """Serve one request. Returns whether another may follow. Raises Unreadable."""
+        exchange = self._begin(raw, number)
+        request = exchange.request
+        raw_body = await self._hold(exchange, raw)
+        original = Headers(request.headers.fields)
+        request.streams = not exchange.body.is_done or is_unread(request, raw_body)
+        answer = await exchange.editor.request(exchange.flow, request)
+        await sleep(request.delay_s)
+        if isinstance(answer, Ending):
+            await end(answer, self._client, self._far)
+            return False
+        if answer:
+            return await self._answer(exchange, original, answer)
+        return await self._forward(exchange, raw_body)
+
+    def _begin(self, raw: bytes, number: int) -> _Exchange:
+        """Read the head of a request. Raises Unreadable."""
         scheme = "https" if self._context.secure else "http"
         authority = str(self._context.target) if self._context.target else ""
         try:
             head, request = read_request(raw, scheme=scheme, authority=authority, stream=number)
         except ProtocolError:
             raise Unreadable(raw) from None
-        editor = self._editing.editor()
-        flow = self._editing.known(self._context, "http/1")
-        body = BodyReader(head.part, head.length)
-        expects = (request.headers.get("expect") or "").lower() == "100-continue"
-        gave_continue = False
-        raw_body = b""
-        wants = not body.is_done and editor.wants_body(flow, request, None)
-        if wants and self._has_end(request, number):
-            if expects and not self._client.data:
-                gave_continue = True
-                await send(self._far, _CONTINUE)
-            try:
-                raw_body = await self._hand_over(head, request, body, self._client, number)
-            except Unreadable:
-                raise Unreadable(raw) from None
-        original = Headers(request.headers.fields)
-        request.streams = not body.is_done or is_unread(request, raw_body)
-        answer = await editor.request(flow, request)
-        await sleep(request.delay_s)
-        if isinstance(answer, Ending):
-            await end(answer, self._client, self._far)
-            return False
-        if answer:
-            may_wait = expects and not gave_continue and not self._client.data
-            return await self._answer(request, original, answer, body, waits=may_wait)
-        exchange = _Exchange(head, request, body, editor, flow, expects, gave_continue)
-        return await self._forward(exchange, raw_body)
+        expected = request.headers.get("expect") or ""
+        return _Exchange(
+            head=head,
+            request=request,
+            body=BodyReader(head.part, head.length),
+            editor=self._editing.editor(),
+            flow=self._editing.known(self._context, "http/1"),
+            expects_continue=expected.lower() == "100-continue",
+        )
 
-    async def _answer(
-        self,
-        request: Request,
-        original: Headers,
-        answer: Response,
-        body: BodyReader,
-        *,
-        waits: bool,
-    ) -> bool:
-        """Answer a request instead of the server. `waits`: its body comes only on demand."""
+    async def _hold(self, exchange: _Exchange, raw: bytes) -> bytes:
+        """Hand over a request's body that the editor wants. Returns it as it came. Raises
+        Unreadable with `raw`, the head."""
+        request, body = exchange.request, exchange.body
+        wants = not body.is_done and exchange.editor.wants_body(exchange.flow, request, None)
+        if not (wants and self._has_end(request, request.stream)):
+            return b""
+        if exchange.expects_continue and not self._client.data:
+            exchange.gave_continue = True
+            await send(self._far, _CONTINUE)
+        try:
+            return await self._hand_over(exchange.head, request, body, self._client, request.stream)
+        except Unreadable:
+            raise Unreadable(raw) from None
+
+    async def _answer(self, exchange: _Exchange, original: Headers, answer: Response) -> bool:
+        """Answer a request instead of the server. Returns whether another may follow. `original`:
+        the headers of the request before it was edited."""
+        request, body = exchange.request, exchange.body
+        waits = exchange.may_wait and not self._client.data
         closes = waits or _is_last(original, request.version)
         while not body.is_done and not waits:
             taken, _ = feed(body, self._client)
@@ -194,10 +207,7 @@ class Http1Editing(Http1Connection):
     async def _fail(self, exchange: _Exchange, authority: str, error: OSError) -> bool:
         """Tell the client what was wrong with another server."""
         answer = plain_answer(502, f"{authority}: {error.strerror or error}")
-        may_wait = exchange.expects_continue and not exchange.gave_continue
-        waits = may_wait and not exchange.has_sent_body and not self._client.data
-        request, body = exchange.request, exchange.body
-        return await self._answer(request, request.headers, answer, body, waits=waits)
+        return await self._answer(exchange, exchange.request.headers, answer)
 
     async def _both_ways(self, exchange: _Exchange) -> bool:
         """Move the rest of the request, and the response at the same time. Returns whether another
