@@ -81,11 +81,11 @@ async def run_session(
     async with ended_by_signals(session):
         await session.run(confined(source, keep=_KEPT), interceptor, named, pages)
     outputs, hub = session.outputs, session.hub
-    for note in notes_of(outputs):
+    for note in notes_of(outputs, session.cut_off):
         say(f"note: {note}")
     took = trio.current_time() - started
-    say(summary(hub.totals, took, outputs.names, hub.dropped_events))
-    return ExitCode.FAILED if session.has_lost_output else ExitCode.DONE
+    say(summary(hub.totals, took, outputs.names, hub.dropped_events, cut_off=session.cut_off))
+    return ExitCode.FAILED if session.cut_off else ExitCode.DONE
 
 
 def _source(

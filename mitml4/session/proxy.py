@@ -71,11 +71,16 @@ async def _run(config: ProxyConfig, owners: OwnerFinder, say: Say, complain: Com
     async with ended_by_signals(session):
         await session.run(confined(clients, keep=()), interceptor, named, pages)
     outputs, hub = session.outputs, session.hub
-    for note in notes_of(outputs):
+    for note in notes_of(outputs, session.cut_off):
         say(f"note: {note}")
     took = trio.current_time() - started
-    say(summary(hub.totals, took, outputs.names, hub.dropped_events, has_rules=False))
-    return ExitCode.FAILED if session.has_lost_output else ExitCode.DONE
+    text = summary(
+        *(hub.totals, took, outputs.names, hub.dropped_events),
+        cut_off=session.cut_off,
+        has_rules=False,
+    )
+    say(text)
+    return ExitCode.FAILED if session.cut_off else ExitCode.DONE
 
 
 def _taps() -> list[Tap]:

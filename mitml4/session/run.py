@@ -147,14 +147,14 @@ async def _run(
     async with trio.open_nursery() as nursery:
         await nursery.start(command.watch)
         await session.run(confined(inside, keep=_KEPT), interceptor, named, pages)
-        for note in notes_of(session.outputs):
+        for note in notes_of(session.outputs, session.cut_off):
             say(f"note: {note}")
         for line in probe_lines(session.hub.totals):
             say(line)
         await command.ended.wait()
         nursery.cancel_scope.cancel()
     assert command.status is not None
-    return command.status or (ExitCode.FAILED if session.has_lost_output else ExitCode.DONE)
+    return command.status or (ExitCode.FAILED if session.cut_off else ExitCode.DONE)
 
 
 def _make_trusted(

@@ -105,8 +105,8 @@ class Session:
         """
         self.config = config
         self.reason = "done"
-        self.has_lost_output = False
-        """An output could not be written to its end."""
+        self.cut_off: set[str] = set()
+        """The names of outputs that could not be written to their end."""
         self._complain = complain
         self._stop_asked = trio.Event()
         self._failure: MitmError | None = None
@@ -117,7 +117,7 @@ class Session:
         self._scripts = self._open_scripts() if config.scripts else None
         self.scripts: Sequence[HookEditor] = self._scripts.scripts if self._scripts else ()
         self.outputs = open_outputs(
-            config, ask=self.handle, keylog_failed=self._fail_output, taps=taps
+            config, ask=self.handle, keylog_failed=self._lose_key_log, taps=taps
         )
         self.hub = Hub(
             self.outputs.sinks,
@@ -259,7 +259,7 @@ class Session:
         self.hub.remove(sink)
         is_wanted = bool(self.hub.sinks) and (failure or sink is not self.outputs.display)
         if failure:
-            self._fail_output(failure)
+            self._fail_output(sink.name, failure)
         elif is_wanted or not self.needs_outputs:
             self.note(f"nobody reads {sink.name} any more")
         if self.needs_outputs and not is_wanted:
@@ -272,8 +272,11 @@ class Session:
         hint = "the same with -vv shows where; please report it"
         self._lose(sink, MitmError(reason, hint=hint))
 
-    def _fail_output(self, failure: MitmError) -> None:
-        self.has_lost_output = True
+    def _lose_key_log(self, failure: MitmError) -> None:
+        self._fail_output(str(self.config.keylog), failure)
+
+    def _fail_output(self, name: str, failure: MitmError) -> None:
+        self.cut_off.add(name)
         self._complain(failure)
         self.hub.publish(OutputFailed(failure.message))
 
@@ -286,7 +289,7 @@ class Session:
         from mitml4.session.workers.workers import Workers
 
         keep = [self.outputs.keylog.descriptor] if self.outputs.keylog else []
-        workers = Workers.of(self, sources, interceptor, self._fail_output, keep)
+        workers = Workers.of(self, sources, interceptor, self._lose_key_log, keep)
         self.flows.begin = workers.begin
         for number, script in enumerate(self._scripts.scripts if self._scripts else ()):
             key = "script", number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Container, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
@@ -95,9 +95,11 @@ def _table(config: SessionConfig, ask: Ask) -> LiveSink:
     return LiveTable(ask, config.color, files=FlowFiles(), qr=qr)
 
 
-def notes_of(outputs: Outputs[LiveSink]) -> Iterable[str]:
-    """Notes to the user about the files that were written."""
+def notes_of(outputs: Outputs[LiveSink], cut_off: Container[str] = ()) -> Iterable[str]:
+    """Notes to the user about the files that were written to their end."""
     for sink in outputs.files:
+        if sink.name in cut_off:
+            continue
         if missing := getattr(sink, "missing", 0):  # of those that write packets
             which = "1 packet is" if missing == 1 else f"{missing} packets are"
             yield f"{which} missing in {sink.name}: written slower than they came"

@@ -41,3 +41,4 @@ def test_packets_that_are_missing_are_told(tmp_path: Path, missing: int, note: s
     assert isinstance(packets, PacketFile)
     packets.missing = missing
     assert [said.partition(" in ")[0] for said in notes_of(out)] == ([note] if note else [])
+    assert not list(notes_of(out, {packets.name}))  # its error has been said

@@ -283,7 +283,7 @@ async def test_an_output_that_fails_is_said_and_the_others_go_on(visited) -> Non
     session = session_of(Broken(FULL), kept, said=said)
     await visited(session)
     assert said.errors == [FULL.message]
-    assert session.has_lost_output
+    assert session.cut_off == {"x"}
     assert session.reason == "SIGINT"
     assert [type(each) for each in kept.events].count(FlowClose) == 1
 
@@ -293,7 +293,7 @@ async def test_a_file_whose_reader_has_gone_is_said_and_no_failure(visited) -> N
     session = session_of(Broken(BrokenPipeError()), display=kept, said=said)
     await visited(session)
     assert (said.notes, said.errors) == (["note: nobody reads x any more"], [])
-    assert not session.has_lost_output
+    assert not session.cut_off
     assert session.reason == "SIGINT"
 
 
@@ -316,7 +316,7 @@ async def test_a_session_that_nobody_follows_any_more_ends(
     assert session.reason == reason
     assert session.hub.totals.flows == 0
     assert said.notes == []
-    assert session.has_lost_output == bool(said.errors) == (failure is FULL)
+    assert bool(session.cut_off) == bool(said.errors) == (failure is FULL)
 
 
 async def test_an_output_with_a_fault_of_ours_ends_the_session_with_it(

@@ -134,3 +134,15 @@ def test_a_summary_has_few_reasons_and_short_ones() -> None:
     assert line.startswith(f"  failed    55 flows (10 × client: 9 {'x' * 49}…, 9 × ")
     assert line.endswith("…, 21 × others)")
     assert len(line) < 330
+
+
+def test_a_file_that_could_not_be_written_to_its_end_is_not_said_to_be_written() -> None:
+    lines = said(
+        files=["a.har", "b.pcapng"], dropped_events=7, cut_off={"a.har", "standard output"}
+    )
+    assert lines[1:] == [
+        "  dropped   7 events that were not written",
+        "  cut off   a.har",
+        "  written   b.pcapng",
+        "  rules removed",
+    ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 from mitml4.events import ProbeOutcome
@@ -32,9 +32,11 @@ def summary(
     files: Sequence[str],
     dropped_events: int,
     *,
+    cut_off: Collection[str] = (),
     has_rules: bool = True,
 ) -> str:
-    """A few lines of text: flows, stacks, TLS, failures, files, rules."""
+    """A few lines of text: flows, stacks, TLS, failures, files, rules. `cut_off`: the outputs that
+    could not be written to their end."""
     lines = [
         f"{totals.flows} {_plural('flow', totals.flows)} in {took_s:.0f} s, "
         f"{_size(totals.bytes_up)} up, {_size(totals.bytes_down)} down"
@@ -61,9 +63,10 @@ def summary(
         lines.append(f"  blocked   {', '.join(counts)}")
     if dropped_events:
         dropped = f"{dropped_events} {_plural('event', dropped_events)}"
-        lines.append(f"  dropped   {dropped} that came faster than they were read")
+        why = "were not written" if cut_off else "came faster than they were read"
+        lines.append(f"  dropped   {dropped} that {why}")
     lines += probe_lines(totals)
-    lines += [f"  written   {name}" for name in files]
+    lines += [f"  {'cut off' if name in cut_off else 'written'}   {name}" for name in files]
     if has_rules:
         lines.append("  rules removed")
     return "\n".join(lines)
