@@ -90,6 +90,11 @@ def test_a_variable_is_described_by_the_values_that_it_takes(tool) -> None:
         assert f".B {variable}\n{text}\n" in page
 
 
+def test_the_default_of_a_repeatable_option_is_shown_as_it_is_typed(tool) -> None:
+    page = next(tool.man_page(page) for page in tool.pages() if page.file == "mitml4-proxy")
+    assert "Default: :8080." in page
+
+
 def test_the_keys_of_the_live_table_are_on_its_man_page_and_in_the_reference(tool, roff) -> None:
     page = next(tool.man_page(page) for page in tool.pages() if page.file == "mitml4-intercept")
     assert all(f".B {roff(keys)}\n" in page for keys, _ in KEYS)

@@ -170,7 +170,8 @@ def _default(option: click.Option) -> str | None:
         return None
     if option.secondary_opts:
         return (option.opts if option.default else option.secondary_opts)[0]
-    return str(option.default)
+    default = option.default
+    return " ".join(default) if isinstance(default, list) else str(default)
 
 
 def _variable(option: click.Option, path: tuple[str, ...]) -> str | None:
