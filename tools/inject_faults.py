@@ -73,7 +73,7 @@ write; a connect that is interrupted, and yet connects)."""
 FRESH: Final = {"pipe2"}
 """Made only once, so that each needs a new session."""
 
-MOST: Final = 200
+MAX_CALLS: Final = 200
 """Calls of one kind that fail; a session makes fewer."""
 TIMEOUT_S: Final = 8.0
 QUIET_S: Final = 20.0
@@ -135,8 +135,8 @@ def _refused(_roots: Path) -> None:
 VISITS: Final[Sequence[Callable[[Path], None]]] = (_request, _echo, _refused)
 
 
-class Bench:
-    """A session, started again when it has ended."""
+class Injector:
+    """Runs cases on a session, which is started again when it has ended."""
 
     def __init__(self, lab: Lab, site: Site, directory: Path) -> None:
         self.lab = lab
@@ -153,9 +153,6 @@ class Bench:
         place.mkdir()
         tolerated = [os.strerror(number) for number in errno.errorcode]
         self.session = Session(self.lab, self.site, place, (), (), tolerated)
-        roots = [self.session.ca.read_bytes(), self.site.authority.root.read_bytes()]
-        self.roots = place / "roots.pem"
-        self.roots.write_bytes(b"".join(roots))
         for _ in range(visits):
             if failed := self.visit():
                 raise EndedError(f"nothing was wrong, and yet: {failed}")
@@ -170,7 +167,7 @@ class Bench:
             failed = []
             for each in VISITS:
                 try:
-                    each(self.roots)
+                    each(self.session.roots)
                 except OSError as error:
                     failed.append(f"{each.__name__.strip('_')}: {error}")
             return failed
@@ -240,9 +237,7 @@ class Bench:
         for _ in range(LOOKS):
             self.settle()
             held = self.session.measure()
-            more = held.descriptors - self.held.descriptors
-            if more["pipe"] <= IDLE_PIPES:
-                del more["pipe"]
+            more = held.descriptors_beyond(self.held, IDLE_PIPES)
             if not more and held.tasks <= self.held.tasks:
                 return []
         open_flows = sorted(self.session.opened - self.session.closed)
@@ -263,12 +258,12 @@ class Bench:
         return problems
 
 
-def run_all(bench: Bench, calls: Sequence[str]) -> Iterator[tuple[Case, str, list[str]]]:
+def run_all(injector: Injector, calls: Sequence[str]) -> Iterator[tuple[Case, str, list[str]]]:
     for call in calls:
         for error in CALLS[call]:
-            for number in range(1, MOST):
+            for number in range(1, MAX_CALLS):
                 case = Case(call, error, number)
-                has_failed, ended, problems = bench.run(case)
+                has_failed, ended, problems = injector.run(case)
                 if has_failed:
                     yield case, ended, problems
                     continue
@@ -278,13 +273,13 @@ def run_all(bench: Bench, calls: Sequence[str]) -> Iterator[tuple[Case, str, lis
 
 
 def run_some(
-    bench: Bench, calls: Sequence[str], count: int, rng: random.Random
+    injector: Injector, calls: Sequence[str], count: int, rng: random.Random
 ) -> Iterator[tuple[Case, str, list[str]]]:
     found = 0
     while found < count:
         call = rng.choice(calls)
         case = Case(call, rng.choice(CALLS[call]), rng.choice((1, 2, 3, 5, 8, 13, 21)))
-        has_failed, ended, problems = bench.run(case)
+        has_failed, ended, problems = injector.run(case)
         if has_failed or problems:
             found += 1
             yield case, ended, problems
@@ -314,14 +309,16 @@ def main() -> int:
         )
         lab = stack.enter_context(Lab(options.seed))
         site = Site.make(files, random.Random(options.seed))
-        for world in start_web_and_echo(lab, site):
-            stack.callback(world.kill)
-            world.wait_until_ready()
-        bench = Bench(lab, site, work)
-        stack.callback(lambda: bench.session.process.kill())
+        for server in start_web_and_echo(lab, site):
+            stack.callback(server.kill)
+            server.wait_until_ready()
+        injector = Injector(lab, site, work)
+        stack.callback(lambda: injector.session.process.kill())
         rng = random.Random(options.seed)
         cases = (
-            run_some(bench, calls, options.sample, rng) if options.sample else run_all(bench, calls)
+            run_some(injector, calls, options.sample, rng)
+            if options.sample
+            else run_all(injector, calls)
         )
         stack.callback(show, matrix)
         for case, ended, problems in cases:
@@ -329,10 +326,10 @@ def main() -> int:
             wrong += bool(problems)
             for problem in problems:
                 print(f"PROBLEM: {case}: {problem}", flush=True)
-        bench.session.stop(0)
-        for problem in bench.session.problems:
+        injector.session.stop(0)
+        for problem in injector.session.problems:
             print(f"PROBLEM: in the end: {problem}")
-        wrong += bool(bench.session.problems)
+        wrong += bool(injector.session.problems)
     print(f"{sum(each.total() for each in matrix.values())} failed calls, {wrong} with problems")
     return 1 if wrong else 0
 

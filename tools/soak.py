@@ -26,18 +26,18 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from soaking.clients import KINDS, KINDS_WITH_DATABASES
 from soaking.faults import FAULTS, Victim
+from soaking.isolated_server import IsolatedServer
 from soaking.lab import Lab
 from soaking.load import Load
 from soaking.measure import Held
 from soaking.servers import Site, start_databases, start_servers
 from soaking.session import EndedError, Session
-from soaking.world import World
 
 ROOT: Final = Path(__file__).parent.parent
 UNCHANGING: Final = ROOT / "tools" / "unchanging"
@@ -113,12 +113,12 @@ class Soak:
 
     lab: Lab
     site: Site
-    worlds: Sequence[World]
+    servers: Sequence[IsolatedServer]
     options: argparse.Namespace
     started: float
-    problems: list[str]
+    problems: list[str] = field(default_factory=list)
     flows: int = 0
-    ended: Counter[str] = None  # type: ignore[assignment]
+    ended: Counter[str] = field(default_factory=Counter)
 
     def say(self, text: str) -> None:
         print(f"{(time.monotonic() - self.started) / 60:5.1f} min  {text}", flush=True)
@@ -137,13 +137,11 @@ class Soak:
                 stage.tolerated,
             )
             stack.callback(session.process.kill)
-            roots = directory / "roots.pem"
-            roots.write_bytes(session.ca.read_bytes() + self.site.authority.root.read_bytes())
             seed = 1_000_003 * self.options.seed + 10_007 * number
             load = Load(
                 self.lab.client,
                 self.site,
-                roots,
+                session.roots,
                 KINDS if self.options.light else KINDS_WITH_DATABASES,
                 seed=seed,
                 threads=self.options.clients,
@@ -175,25 +173,25 @@ class Course:
         deadline = time.monotonic() + seconds
         waiting = list(self.stage.faults)
         self.rng.shuffle(waiting)
-        self.suffer(())
-        self.rest()
+        self.apply(())
+        self.check_calm()
         first = self.session.measure()
         self.say(f"after the first calm: {first}")
         while time.monotonic() < deadline:
             count = self.rng.choice((1, 1, 2, 3))
             chosen, waiting = waiting[:count], waiting[count:] or list(self.stage.faults)
-            self.suffer(chosen)
-            self.rest()
+            self.apply(chosen)
+            self.check_calm()
             if time.monotonic() - self.said_at > 60:
                 self.said_at = time.monotonic()
                 self.say(f"{self.session.measure()}")
         self.end(first)
 
-    def suffer(self, names: Sequence[str]) -> None:
+    def apply(self, names: Sequence[str]) -> None:
         """Load, and these faults at the same time."""
         over = threading.Event()
         soak = self.soak
-        victim = Victim(soak.lab, self.session, soak.worlds, self.disk, self.rng, over)
+        victim = Victim(soak.lab, self.session, soak.servers, self.disk, self.rng, over)
         timer = threading.Timer(soak.options.fault_s * (0.5 + self.rng.random()), over.set)
         with ExitStack() as stack:
             for name in names:
@@ -202,11 +200,11 @@ class Course:
             stack.callback(over.set)
             self.load.run(over)
 
-    def rest(self) -> None:
+    def check_calm(self) -> None:
         """All is as it was; a client of each kind has to get all, and no flow stays open."""
         self.soak.lab.mend()
-        for world in self.soak.worlds:
-            world.wait_until_ready()
+        for server in self.soak.servers:
+            server.wait_until_ready()
         self.load.check()
         if not self.session.wait_quiet(QUIET_S):
             open_flows = sorted(self.session.opened - self.session.closed)[:10]
@@ -235,10 +233,7 @@ class Course:
 def compare(first: Held, last: Held) -> list[str]:
     """What a session holds in the end, and should not."""
     problems = []
-    more = last.descriptors - first.descriptors
-    if more["pipe"] <= IDLE_PIPES:
-        del more["pipe"]
-    if more:
+    if more := last.descriptors_beyond(first, IDLE_PIPES):
         problems.append(f"descriptors are left: {dict(more)}")
     for what in ("tasks", "threads", "processes"):
         before, after = getattr(first, what), getattr(last, what)
@@ -290,12 +285,12 @@ def main() -> int:
         files = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         lab = stack.enter_context(Lab(options.seed))
         site = Site.make(files, random.Random(options.seed))
-        worlds = start_servers(lab, site)
+        servers = start_servers(lab, site)
         if not options.light:
-            worlds += start_databases(lab, site)
-        for world in worlds:
-            stack.callback(world.kill)
-        soak = Soak(lab, site, worlds, options, started, [], ended=Counter())
+            servers += start_databases(lab, site)
+        for server in servers:
+            stack.callback(server.kill)
+        soak = Soak(lab, site, servers, options, started)
         shares = sum(STAGES[name].share for name in options.stages)
         for name in options.stages:
             try:

@@ -131,8 +131,8 @@ def _echoed(*argv: str) -> Kind:
 def _ssh(site: Site, roots: Path, rng: random.Random) -> Client:
     said = rng.randbytes(rng.choice((1, 300_000)))
     options = ("BatchMode=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null")
-    patience = ("ConnectTimeout=20", "ServerAliveInterval=5", "ServerAliveCountMax=4")
-    settings = [part for each in (*options, *patience, "LogLevel=ERROR") for part in ("-o", each)]
+    timeouts = ("ConnectTimeout=20", "ServerAliveInterval=5", "ServerAliveCountMax=4")
+    settings = [part for each in (*options, *timeouts, "LogLevel=ERROR") for part in ("-o", each)]
     key = ("-F", "none", "-i", str(site.files / "user_key"))
     return Client(["ssh", *key, *settings, f"root@{SERVER_V4}", "cat"], said, said)
 

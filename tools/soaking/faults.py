@@ -15,9 +15,9 @@ from typing import Final
 
 from mitml4.lab.network import LAN, WAN
 
+from .isolated_server import IsolatedServer
 from .lab import CALM, Lab, Quality
 from .session import Session
-from .world import World
 
 __all__ = ["FAULTS", "Fault", "Victim"]
 
@@ -30,7 +30,7 @@ class Victim:
 
     lab: Lab
     session: Session
-    worlds: Sequence[World]
+    servers: Sequence[IsolatedServer]
     disk: Path
     """The directory of its outputs."""
     rng: random.Random
@@ -51,8 +51,8 @@ def _link_of(choose: Callable[[random.Random], Quality]) -> Fault:
     return fault
 
 
-def _repeated(act: Callable[[Victim], None], most_s: float) -> Fault:
-    """Act, wait up to `most_s`, act again, in a thread, until the fault is over."""
+def _repeated(act: Callable[[Victim], None], max_wait_s: float) -> Fault:
+    """Act, wait up to `max_wait_s`, act again, in a thread, until the fault is over."""
 
     @contextmanager
     def fault(victim: Victim) -> Iterator[None]:
@@ -62,7 +62,7 @@ def _repeated(act: Callable[[Victim], None], most_s: float) -> Fault:
             try:
                 while not victim.over.is_set():
                     act(victim)
-                    victim.over.wait(victim.rng.random() * most_s)
+                    victim.over.wait(victim.rng.random() * max_wait_s)
             except BaseException as error:  # raised again below
                 failures.append(error)
 
@@ -100,17 +100,17 @@ def _flush_rules(victim: Victim) -> None:
 
 
 def _kill_server(victim: Victim) -> None:
-    world = victim.rng.choice(victim.worlds)
-    world.kill()
+    server = victim.rng.choice(victim.servers)
+    server.kill()
     victim.over.wait(victim.rng.random())
-    world.start()
+    server.start()
 
 
 def _freeze_server(victim: Victim) -> None:
-    world = victim.rng.choice(victim.worlds)
-    world.signal(signal.SIGSTOP)
+    server = victim.rng.choice(victim.servers)
+    server.signal(signal.SIGSTOP)
     victim.over.wait(2 * victim.rng.random())
-    world.signal(signal.SIGCONT)
+    server.signal(signal.SIGCONT)
 
 
 def _freeze_session(victim: Victim) -> None:
@@ -156,15 +156,15 @@ def _full_disk(victim: Victim) -> Iterator[None]:
 
 
 def _lossy(rng: random.Random) -> Quality:
-    return {"loss": rng.choice((0.01, 0.05, 0.15))}
+    return Quality(loss=rng.choice((0.01, 0.05, 0.15)))
 
 
 def _late(rng: random.Random) -> Quality:
-    return {"delay_s": rng.choice((0.005, 0.05, 0.2))}
+    return Quality(delay_s=rng.choice((0.005, 0.05, 0.2)))
 
 
 def _reordered(rng: random.Random) -> Quality:
-    return {"delay_s": 0.005, "jitter_s": rng.choice((0.005, 0.05)), "loss": 0.01}
+    return Quality(delay_s=0.005, jitter_s=rng.choice((0.005, 0.05)), loss=0.01)
 
 
 FAULTS: Final[dict[str, Fault]] = {

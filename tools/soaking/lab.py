@@ -9,9 +9,10 @@ import struct
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, Self
+from typing import Final
 
 from mitml4.lab.network import LAN, WAN, LabNetwork
 from mitml4.net.netns import NetNamespace
@@ -22,9 +23,19 @@ _TUNSETIFF: Final = 0x400454CA  # linux/if_tun.h
 _IFF_TAP_WITHOUT_HEADER: Final = 0x0002 | 0x1000
 _TOOLS: Final = Path(__file__).parents[1]
 
-Quality = dict[str, float]
-"""loss (a share), delay_s, jitter_s."""
-CALM: Final[Quality] = {}
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """How a link carries frames."""
+
+    loss: float = 0.0
+    """The share of frames that are lost."""
+    delay_s: float = 0.0
+    jitter_s: float = 0.0
+    """A frame is delayed by up to so much more."""
+
+
+CALM: Final = Quality()
 
 
 def _open_tap(name: str) -> int:
@@ -87,7 +98,7 @@ class Lab(LabNetwork):
     def set_quality(self, quality: Quality) -> None:
         """Of both links, in both directions."""
         assert self._link.stdin is not None
-        self._link.stdin.write(json.dumps(quality).encode() + b"\n")
+        self._link.stdin.write(json.dumps(asdict(quality)).encode() + b"\n")
         self._link.stdin.flush()
 
     def set_link(self, interface: str, *, up: bool) -> None:
@@ -109,6 +120,3 @@ class Lab(LabNetwork):
     def close(self) -> None:
         self._undo_taps.close()
         super().close()
-
-    def __enter__(self) -> Self:
-        return self

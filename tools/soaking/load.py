@@ -79,11 +79,11 @@ class Load:
     def _run(self, name: str, rng: random.Random, *, vanish_s: float | None, is_calm: bool) -> None:
         client = self._kinds[name](self._site, self._roots, rng)
         try:
-            self._judge(name, client, vanish_s, is_calm)
+            self._run_client(name, client, vanish_s, is_calm)
         finally:
             client.remove()
 
-    def _judge(self, name: str, client: Client, vanish_s: float | None, is_calm: bool) -> None:
+    def _run_client(self, name: str, client: Client, vanish_s: float | None, is_calm: bool) -> None:
         process = self._namespace.popen(
             client.argv,
             cwd=client.cwd,

@@ -33,6 +33,14 @@ class Held:
     """By kind: socket, pipe, eventpoll, …, and file."""
     resident_bytes: int
 
+    def descriptors_beyond(self, before: Held, idle_pipes: int) -> Counter[str]:
+        """Those that it did not hold before, by kind. Pipes are left out where they have at most
+        this number of ends: they are kept for the next flow."""
+        more = self.descriptors - before.descriptors
+        if more["pipe"] <= idle_pipes:
+            del more["pipe"]
+        return more
+
     def __str__(self) -> str:
         return (
             f"{self.descriptors.total()} descriptors, {self.tasks} tasks, {self.threads} threads, "

@@ -13,8 +13,8 @@ from typing import Final
 from mitml4.lab.certificates import Identity, LabAuthority
 from mitml4.lab.network import SERVER_V4, SERVER_V6
 
+from .isolated_server import IsolatedServer
 from .lab import Lab
-from .world import World
 
 __all__ = ["HOST", "SIZES", "Site", "start_databases", "start_servers", "start_web_and_echo"]
 
@@ -73,7 +73,7 @@ class Site:
         return (self.web / str(size)).read_bytes()
 
 
-def start_web_and_echo(lab: Lab, site: Site) -> list[World]:
+def start_web_and_echo(lab: Lab, site: Site) -> list[IsolatedServer]:
     """nginx on ports 80 and 443, and on port 7777 what sends back all that it gets."""
     files = site.files
     config = files / "nginx.conf"
@@ -81,12 +81,12 @@ def start_web_and_echo(lab: Lab, site: Site) -> list[World]:
     nginx = ("nginx", "-e", "/dev/null", "-c", str(config), "-p", str(files))
     echo = ("socat", "TCP6-LISTEN:7777,fork,reuseaddr,ipv6only=0,backlog=256", "EXEC:cat")
     return [
-        World(lab.server, site.hosts, nginx, 443),
-        World(lab.server, site.hosts, echo, 7777),
+        IsolatedServer(lab.server, site.hosts, nginx, 443),
+        IsolatedServer(lab.server, site.hosts, echo, 7777),
     ]
 
 
-def start_servers(lab: Lab, site: Site) -> list[World]:
+def start_servers(lab: Lab, site: Site) -> list[IsolatedServer]:
     """Those that start fast. They need not listen yet."""
     files, identity = site.files, site.identity
     proxy = files / "tinyproxy.conf"
@@ -103,11 +103,13 @@ def start_servers(lab: Lab, site: Site) -> list[World]:
         (7778, ("socat", ",".join(("OPENSSL-LISTEN:7778,fork,reuseaddr", *tls)), "EXEC:cat")),
         (8765, (sys.executable, "-m", "soaking.talk", "serve", SERVER_V4)),
     ]
-    worlds = [World(lab.server, site.hosts, argv, port, cwd=_TOOLS) for port, argv in programs]
-    return [*start_web_and_echo(lab, site), *worlds]
+    servers = [
+        IsolatedServer(lab.server, site.hosts, argv, port, cwd=_TOOLS) for port, argv in programs
+    ]
+    return [*start_web_and_echo(lab, site), *servers]
 
 
-def start_databases(lab: Lab, site: Site) -> list[World]:
+def start_databases(lab: Lab, site: Site) -> list[IsolatedServer]:
     """Those that need seconds to prepare."""
     return [_start_postgresql(lab, site), _start_mariadb(lab, site)]
 
@@ -133,7 +135,7 @@ def _copy_for(user: str, source: Path, target: Path) -> Path:
     return target
 
 
-def _start_postgresql(lab: Lab, site: Site) -> World:
+def _start_postgresql(lab: Lab, site: Site) -> IsolatedServer:
     data = site.files / "postgresql"
     data.mkdir()
     shutil.chown(data, "postgres", "postgres")
@@ -156,10 +158,10 @@ def _start_postgresql(lab: Lab, site: Site) -> World:
         *(*as_user, str(_POSTGRESQL[-1] / "postgres"), "-D", str(data), "-h", SERVER_V4),
         *("-p", "5432", "-c", "ssl=on", "-c", f"unix_socket_directories={data}", "-c", "fsync=off"),
     )
-    return World(lab.server, site.hosts, argv, 5432)
+    return IsolatedServer(lab.server, site.hosts, argv, 5432)
 
 
-def _start_mariadb(lab: Lab, site: Site) -> World:
+def _start_mariadb(lab: Lab, site: Site) -> IsolatedServer:
     data = site.files / "mariadb"
     data.mkdir()
     shutil.chown(data, "mysql", "mysql")
@@ -174,4 +176,4 @@ def _start_mariadb(lab: Lab, site: Site) -> World:
         *(f"--bind-address={SERVER_V4}", "--port=3306", "--max-connect-errors=100000"),
         *(f"--ssl-cert={site.identity.certificate}", f"--ssl-key={key}"),
     )
-    return World(lab.server, site.hosts, argv, 3306)
+    return IsolatedServer(lab.server, site.hosts, argv, 3306)

@@ -51,7 +51,8 @@ class Session:
         self.closed: set[int] = set()
         self.errors: Counter[str] = Counter()
         self.reasons: Counter[str] = Counter()
-        self.ca = directory / "ca" / "mitml4-ca.pem"
+        self.roots = directory / "roots.pem"
+        """What clients trust: the session's authority, and the servers' own."""
         self._lab = lab
         self._tolerated = tolerated
         self._before = self._take_snapshot()
@@ -59,7 +60,7 @@ class Session:
         self._shared = Shared(directory / "shared")
         self._stderr = directory / "stderr"
         command = [*limits, sys.executable, "-m", "soaking.launch", str(directory / "shared")]
-        scope = ["intercept", "--iface", LAN, "--json", "--ca-dir", str(self.ca.parent)]
+        scope = ["intercept", "--iface", LAN, "--json", "--ca-dir", str(directory / "ca")]
         with self._stderr.open("wb") as said:
             self.process = lab.router.popen(
                 [*command, *scope, "--upstream-ca", str(site.authority.root), *options],
@@ -76,6 +77,8 @@ class Session:
         self._reader.start()
         try:
             self._wait_started()
+            ca = directory / "ca" / "mitml4-ca.pem"
+            self.roots.write_bytes(ca.read_bytes() + site.authority.root.read_bytes())
             self._rules = self._take_rules()
         except BaseException:
             self.process.kill()

@@ -26,7 +26,7 @@ __all__ = ["main"]
 
 _FRAME_BYTES: Final = 65536
 _AT_ONCE: Final = 64
-_MOST_DELAYED: Final = 4096
+_MAX_DELAYED: Final = 4096
 """Frames; more are lost, as in the queue of a router."""
 
 
@@ -62,9 +62,9 @@ class Wire:
         if not line:
             return False
         order = json.loads(line)
-        self._loss = order.get("loss", 0.0)
-        self._delay_s = order.get("delay_s", 0.0)
-        self._jitter_s = order.get("jitter_s", 0.0)
+        self._loss = order["loss"]
+        self._delay_s = order["delay_s"]
+        self._jitter_s = order["jitter_s"]
         return True
 
     def _carry(self, source: int) -> None:
@@ -82,7 +82,7 @@ class Wire:
                 _write(sink, frame)
 
     def _delay(self, sink: int, frame: bytes) -> None:
-        if len(self._delayed) == _MOST_DELAYED:
+        if len(self._delayed) == _MAX_DELAYED:
             return
         wait_s = self._delay_s + self._jitter_s * self._random.random()
         self._count += 1

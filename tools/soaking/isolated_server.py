@@ -15,7 +15,7 @@ from mitml4.net.netns import NetNamespace
 
 from .measure import tree
 
-__all__ = ["World", "listening_ports"]
+__all__ = ["IsolatedServer", "listening_ports"]
 
 _START_TIMEOUT_S: Final = 60.0
 
@@ -30,7 +30,7 @@ def listening_ports() -> set[int]:
     return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
 
 
-class World:
+class IsolatedServer:
     """A server in a PID namespace, with a hosts file and no resolver; it can be killed, stopped
     and started again at any time."""
 
