@@ -116,9 +116,9 @@ def _added(builder: FlowBuilder, said: dict[str, object], where: str) -> list[Fl
         ) from None
 
 
-def _from_capture(source: Source, detection: CaptureSession) -> Iterator[Flow]:
+def _from_capture(source: Source, session: CaptureSession) -> Iterator[Flow]:
     """A flow of a capture always closes, also if the capture is broken."""
     builder = FlowBuilder()
-    packets = packets_of(source, detection.secrets.add, detection.add_comment)
-    for event in detection.events(packets):
+    packets = packets_of(source, session.secrets.add, session.add_comment)
+    for event in session.events(packets):
         yield from builder.add(event)

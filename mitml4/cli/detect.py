@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 import click
 
 from mitml4.cli.console import Console
-from mitml4.cli.interruption import InterruptedReadError, Interruptible, Interruption
+from mitml4.cli.interrupted_reading import InterruptedReadError, Interruptible, Interruption
 from mitml4.cli.options import Command, SectionOption, capture_files_options, shown_options
 from mitml4.cli.progress import progress_of, progress_of_all
 from mitml4.cli.values import File
@@ -25,14 +25,14 @@ from mitml4.signals import ending_signals
 if TYPE_CHECKING:
     from mitml4.capture.tls.secrets import Secrets
     from mitml4.filter.expression import Filter
-    from mitml4.session.detect import CaptureSession, Outcome
+    from mitml4.session.detect import CaptureOutcome, CaptureSession
     from mitml4.session.reporting.outputs import CaptureOutputs
     from mitml4.sinks.tcp_reader import TcpReader
 
 __all__ = ["detect"]
 
 _WORTH_PROCESSES: Final = 32 << 20
-"""Bytes of captures: some tenths of a second. To start processes takes a tenth."""
+"""Captures of this number of bytes take some tenths of a second; to start processes takes one."""
 
 
 @click.command(
@@ -101,25 +101,25 @@ def detect(
     outputs = capture_outputs(
         as_json=json, color=console.color, headers=settings.headers, har=har, plain=pcap_plain
     )
-    count = _processes(files, jobs) if outputs.are_lines else 1
+    count = _process_count(files, jobs) if outputs.are_lines else 1
     if har:  # an archive has headers, also where the events have none
         settings = replace(settings, headers=True)
     _tune_gc()
     hub = Hub(outputs.sinks, condition=filter if count == 1 else None)
-    detection = CaptureSession(hub, tunnels=not no_tunnels, shown=settings, secrets=secrets)
-    detection.start()
+    session = CaptureSession(hub, tunnels=not no_tunnels, shown=settings, secrets=secrets)
+    session.start()
     interruption = Interruption(ending_signals())
     with interruption:
         if count == 1:
-            failure = _read_in_turn(files, detection, outputs, interruption, console)
+            failure = _read_in_turn(files, session, outputs, interruption, console)
         else:
-            failure = _read_at_once(files, count, detection, filter, interruption, console)
+            failure = _read_at_once(files, count, session, filter, interruption, console)
     ended_by = interruption.by
-    detection.stop(ended_by.name if ended_by else failure.message if failure else "done")
+    session.stop(ended_by.name if ended_by else failure.message if failure else "done")
     outputs.finish()
-    if detection.cut_short:
+    if session.cut_short:
         console.say(
-            f"{detection.cut_short:,} flows were not followed to their end:"
+            f"{session.cut_short:,} flows were not followed to their end:"
             f" more than {MAX_FLOWS:,} at a time, or the memory limit was reached"
         )
     if ended_by:
@@ -127,9 +127,9 @@ def detect(
     return ExitCode.FAILED if failure else ExitCode.DONE
 
 
-def _processes(files: Sequence[str], jobs: int | None) -> int:
-    """How many processes read these captures. What a pipe brings is told as it comes, so one
-    does."""
+def _process_count(files: Sequence[str], jobs: int | None) -> int:
+    """How many processes read these captures: one if any is a pipe, of which the events are printed
+    as they come."""
     if not all(map(os.path.isfile, files)):
         return 1
     if jobs is None:
@@ -140,7 +140,7 @@ def _processes(files: Sequence[str], jobs: int | None) -> int:
 
 def _read_in_turn(
     files: Sequence[str],
-    detection: CaptureSession,
+    session: CaptureSession,
     outputs: CaptureOutputs,
     interruption: Interruption,
     console: Console,
@@ -155,7 +155,7 @@ def _read_in_turn(
     for name in files:
         try:
             with _opened(name) as stream, progress_of(stream, _shown(name), console.color) as shown:
-                _read(detection, shown, name, interruption, before_read)
+                _read(session, shown, name, interruption, before_read)
         except InterruptedReadError:
             break
         except CaptureError as error:
@@ -167,7 +167,7 @@ def _read_in_turn(
 def _read_at_once(
     files: Sequence[str],
     count: int,
-    detection: CaptureSession,
+    session: CaptureSession,
     condition: Filter | None,
     interruption: Interruption,
     console: Console,
@@ -176,14 +176,14 @@ def _read_at_once(
     from mitml4.session.capture_processes import CaptureProcesses
 
     failure: CaptureError | None = None
-    read = partial(_read_for_another, detection, condition)
+    read = partial(_read_for_another, session, condition)
     with (
         CaptureProcesses(files, count, read, lambda: interruption.by) as processes,
         progress_of_all(files, console.color) as is_done,
     ):
         for capture in processes.captures():
             assert capture.outcome
-            detection.add(capture.outcome, capture.lines())
+            session.add(capture.outcome, capture.lines())
             if error := capture.outcome.failure:
                 console.error(error)
                 failure = failure or error
@@ -193,7 +193,7 @@ def _read_at_once(
 
 def _read_for_another(
     like: CaptureSession, condition: Filter | None, name: str, send: Callable[[bytes], object]
-) -> Outcome:
+) -> CaptureOutcome:
     """Read a capture as `like` would, in another process than that of `like`."""
     from mitml4.session.capture_processes import STOP
     from mitml4.session.detect import CaptureSession
@@ -202,22 +202,22 @@ def _read_for_another(
 
     sink = lines_for_another(send, headers=like.shown.headers)
     hub = Hub([sink], condition=condition)
-    detection = CaptureSession(hub, tunnels=like.tunnels, shown=like.shown, secrets=like.secrets)
+    session = CaptureSession(hub, tunnels=like.tunnels, shown=like.shown, secrets=like.secrets)
     failure: CaptureError | None = None
     with Interruption([STOP]) as interruption:
         try:
             with _opened(name) as stream:
-                _read(detection, stream, name, interruption, interruption.check)
+                _read(session, stream, name, interruption, interruption.check)
         except InterruptedReadError:
             pass
         except CaptureError as error:
             failure = error
         sink.finish()
-    return detection.outcome(failure)
+    return session.outcome(failure)
 
 
 def _read(
-    detection: CaptureSession,
+    session: CaptureSession,
     stream: BinaryIO,
     name: str,
     interruption: Interruption,
@@ -229,11 +229,11 @@ def _read(
     packets = read_packets(
         cast("BinaryIO", Interruptible(stream, interruption)),
         _shown(name),
-        on_secrets=detection.add_secrets,
-        on_comment=detection.add_comment,
+        on_secrets=session.add_secrets,
+        on_comment=session.add_comment,
         on_read=before_read,
     )
-    detection.read(packets)
+    session.read(packets)
 
 
 def _tune_gc() -> None:

@@ -149,10 +149,10 @@ class BridgedHandshake(BridgedServer):
         if flight.asks_certificate and (given_up := await self._take_request()):
             return given_up
         presented = Presented(chain=flight.chain, staple=flight.staple)
-        verdict = await self.verify(presented, self.bridge.server_side)
-        if isinstance(verdict, GivenUp):
-            return verdict
-        leaf = await self.make_leaf(presented, verdict, flight.version)
+        verification = await self.verify(presented, self.bridge.server_side)
+        if isinstance(verification, GivenUp):
+            return verification
+        leaf = await self.make_leaf(presented, verification, flight.version)
         self.legs.tickets.seen = self.details.certificate
         # The client is asked again: another program may look the same, and have a certificate.
         asks = flight.asks_certificate and self.visit.declines and not self.legs.identity

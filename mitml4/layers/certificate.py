@@ -44,7 +44,7 @@ class CertificateTools:
 class Assessment:
     """What was found of a server's certificate."""
 
-    verdict: Verification
+    verification: Verification
     """What the leaf is to show."""
     details: CertificateDetails | None
     is_rejected: bool
@@ -57,40 +57,40 @@ def assess(
     tools: CertificateTools, presented: Presented, hello: ClientHello, context: LayerContext
 ) -> Assessment:
     """What is wrong with the server, as far as a leaf of ours shows it to the client."""
-    verdict = tools.verifier.verify(presented, _expected_name(hello, context))
+    verification = tools.verifier.verify(presented, _expected_name(hello, context))
     details = None if presented.leaf is None else _details(presented.leaf)
     hidden = [*presented.faults]
-    shown = verdict
+    shown = verification
     if tools.upstream == "ignore":
-        staple = None if verdict.is_revoked else verdict.staple
+        staple = None if verification.is_revoked else verification.staple
         shown = replace(
-            verdict,
+            verification,
             issuer=tools.verifier.everybody,
             strict=None,
             staple=staple,
             sent=AUTHORITY_ALONE,
         )
     else:
-        hidden = [*verdict.hidden, *hidden]
+        hidden = [*verification.hidden, *hidden]
     return Assessment(
-        verdict=shown,
-        details=details and _verified(details, verdict.reason),
-        is_rejected=tools.upstream == "reject" and verdict.is_refused,
+        verification=shown,
+        details=details and _verified(details, verification.reason),
+        is_rejected=tools.upstream == "reject" and verification.is_refused,
         hidden="; ".join(hidden),
     )
 
 
-def unknown_to_all(verdict: Verification) -> Verification:
+def unknown_to_all(verification: Verification) -> Verification:
     """The same, for a leaf that no client trusts."""
-    if isinstance(verdict.issuer, Unknown):
-        return verdict
-    return replace(verdict, issuer=Unknown.ISSUER)
+    if isinstance(verification.issuer, Unknown):
+        return verification
+    return replace(verification, issuer=Unknown.ISSUER)
 
 
 async def make_leaf(
     tools: CertificateTools,
     original: bytes | None,
-    verdict: Verification,
+    verification: Verification,
     hello: ClientHello,
     *,
     version: int,
@@ -105,12 +105,12 @@ async def make_leaf(
     )
     return await tools.forge.leaf(
         original,
-        issuer=verdict.issuer,
+        issuer=verification.issuer,
         key_type=key_type,
         name=hello.sni or host,
-        strict=verdict.strict is None,
-        staple=verdict.staple,
-        sent=verdict.sent,
+        strict=verification.strict is None,
+        staple=verification.staple,
+        sent=verification.sent,
     )
 
 

@@ -267,22 +267,26 @@ class Handshake:
         assessed = assess(self.tools, presented, self.hello, self.context)
         self.details = replace(self.details, certificate=assessed.details)
         if assessed.is_rejected:
-            self.report("server", "certificate", assessed.verdict.reason)
+            self.report("server", "certificate", assessed.verification.reason)
             self.abort()
         if not assessed.hidden:
-            return assessed.verdict
+            return assessed.verification
         if given_up := await self.give_up(assessed.hidden, first):
             return given_up
         self.visit.needs(assessed.hidden)
-        return unknown_to_all(assessed.verdict)
+        return unknown_to_all(assessed.verification)
 
-    async def make_leaf(self, presented: Presented, verdict: Verification, version: int) -> Leaf:
+    async def make_leaf(
+        self, presented: Presented, verification: Verification, version: int
+    ) -> Leaf:
         """The leaf for the client, with which the server has chosen a `version` (0x0304).
 
         The details are announced with what it mirrors. Raises HandshakeError.
         """
         try:
-            leaf = await make_leaf(self.tools, presented.leaf, verdict, self.hello, version=version)
+            leaf = await make_leaf(
+                self.tools, presented.leaf, verification, self.hello, version=version
+            )
             self.details = replace(
                 self.details, mirrored=leaf.mirrored, not_mirrored=leaf.not_mirrored
             )

@@ -41,13 +41,13 @@ class OpenSslHandshake(Handshake):
         if isinstance(server_side, GivenUp):
             return server_side
         presented = server_side.presented()
-        verdict = await self.verify(presented, server_side)
-        if isinstance(verdict, GivenUp):
-            return verdict
+        verification = await self.verify(presented, server_side)
+        if isinstance(verification, GivenUp):
+            return verification
         asked = server_side.alerts.asked_for_certificate
         if asked and (given_up := await self.wait_request_verdict(server_side)):
             return given_up
-        leaf = await self.make_leaf(presented, verdict, self._version)
+        leaf = await self.make_leaf(presented, verification, self._version)
         client_side = await self._accept(server_side, leaf)
         return self.intercepted(client_side, server_side)
 

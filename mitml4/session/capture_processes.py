@@ -23,14 +23,14 @@ from typing import Final, Self, TypeAlias
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import CaptureError, MitmError
-from mitml4.session.detect import Outcome
+from mitml4.session.detect import CaptureOutcome
 
 __all__ = ["STOP", "CaptureProcesses", "Read"]
 
 STOP: Final = signal.SIGUSR1
 """Tells a process to read no further, and to tell what it has read."""
 
-Read: TypeAlias = Callable[[str, Callable[[bytes], object]], Outcome]
+Read: TypeAlias = Callable[[str, Callable[[bytes], object]], CaptureOutcome]
 """Reads the capture of this name, and gives its lines to a function, some whole ones at a time."""
 
 _MAX_IN_MEMORY: Final = 8 << 20
@@ -56,7 +56,7 @@ class Capture:
     """A capture that a process has read, or reads."""
 
     name: str
-    outcome: Outcome | None = None
+    outcome: CaptureOutcome | None = None
     _lines: SpooledTemporaryFile[bytes] = field(
         default_factory=lambda: SpooledTemporaryFile(_MAX_IN_MEMORY)  # noqa: SIM115 - see `close`
     )
@@ -155,7 +155,7 @@ class CaptureProcesses:
         """What has come from processes, or nothing after a while."""
         busy = {each.connection: each for each in self._processes if each.capture}
         for connection in wait([*busy], _POLL_INTERVAL_S):
-            process = busy[connection]  # type: ignore[index]
+            process = busy[connection]  # type: ignore[index] # only connections are waited for
             capture = process.capture
             assert capture
             try:
@@ -165,7 +165,7 @@ class CaptureProcesses:
                 continue
             if isinstance(message, bytes):
                 capture.add(message)
-            elif isinstance(message, Outcome):
+            elif isinstance(message, CaptureOutcome):
                 capture.outcome, process.capture = message, None
             else:
                 raise message
@@ -182,7 +182,7 @@ class CaptureProcesses:
             f"{capture.name} was not read: its process has ended ({how})",
             hint="with --jobs 1, a capture has all memory to itself",
         )
-        capture.outcome = Outcome(failure=failure)
+        capture.outcome = CaptureOutcome(failure=failure)
 
     def _stop_all_but(self, first: Capture) -> None:
         reading = next(each for each in self._processes if each.capture is first)

@@ -35,7 +35,7 @@ from mitml4.session.reporting.hub import Hub
 from mitml4.session.reporting.totals import Totals
 from mitml4.sinks.jsonl import Line
 
-__all__ = ["CaptureSession", "Outcome"]
+__all__ = ["CaptureOutcome", "CaptureSession"]
 
 _MAX_SIDES: Final = 64
 """Only those of the packets that are being read."""
@@ -45,7 +45,7 @@ _LAST_S: Final = datetime.max.replace(tzinfo=UTC, microsecond=0).timestamp()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class CaptureOutcome:
     """What a process tells of the capture that it has read, beside its events."""
 
     totals: Totals = field(default_factory=Totals)
@@ -129,7 +129,7 @@ class CaptureSession:
         finally:
             self.cut_short += statistics.evicted
 
-    def add(self, outcome: Outcome, lines: Iterator[bytes]) -> None:
+    def add(self, outcome: CaptureOutcome, lines: Iterator[bytes]) -> None:
         """Publish the lines of a capture that another process has read, and count it."""
         for some in lines:
             data = renumbered(some, self.flows)
@@ -141,9 +141,9 @@ class CaptureSession:
         for lines_of_secrets in outcome.secrets:
             self.secrets.add(lines_of_secrets)
 
-    def outcome(self, failure: CaptureError | None) -> Outcome:
+    def outcome(self, failure: CaptureError | None) -> CaptureOutcome:
         """What another process has to know of the only capture that was read, beside its events."""
-        return Outcome(
+        return CaptureOutcome(
             totals=self.hub.totals,
             dropped_events=self.hub.dropped_events,
             cut_short=self.cut_short,

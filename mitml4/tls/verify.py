@@ -131,17 +131,17 @@ class Verifier:
         """
         if presented.leaf is None:
             return Verification(reasons=("no certificate",), issuer=Unknown.ISSUER)
-        verdict = self._verify_chain(presented.chain, presented.staple)
+        verification = self._verify_chain(presented.chain, presented.staple)
         if name and not matches(presented.leaf, name):
-            return replace(verdict, reasons=(*verdict.reasons, "hostname mismatch"))
-        return verdict
+            return replace(verification, reasons=(*verification.reasons, "hostname mismatch"))
+        return verification
 
     def _verify_chain(self, certificates: Sequence[bytes], response: bytes) -> Verification:
         parts = [hashlib.sha256(part).digest() for part in (response, *certificates)]
         key = hashlib.sha256(b"".join(parts)).digest()
-        if (verdict := self._seen.get(key)) is None:
-            verdict = self._seen[key] = self._examine(certificates, response)
-        return verdict
+        if (verification := self._seen.get(key)) is None:
+            verification = self._seen[key] = self._examine(certificates, response)
+        return verification
 
     def _examine(self, certificates: Sequence[bytes], response: bytes) -> Verification:
         chain = [each for each in map(_load, certificates) if each]
@@ -184,8 +184,8 @@ class Verifier:
         )
 
 
-def _expiry(_: bytes, verdict: Verification, now: float) -> float:
-    return now + verdict.holds_s
+def _expiry(_: bytes, verification: Verification, now: float) -> float:
+    return now + verification.holds_s
 
 
 def _holds_s(paths: Iterable[Sequence[crypto.X509]], now: datetime) -> float:

@@ -245,9 +245,9 @@ def no_hang() -> Iterator[None]:
 def detected(data: bytes) -> list[Event]:
     events: list[Event] = []
     listener = SimpleNamespace(wants=(Event, ProtocolEvent), publish=events.append)
-    detection = CaptureSession(Hub(listeners=[listener]), tunnels=True)
+    session = CaptureSession(Hub(listeners=[listener]), tunnels=True)
     with suppress(CaptureError):
-        detection.read(read_packets(BytesIO(data), "fuzz", on_secrets=detection.secrets.add))
+        session.read(read_packets(BytesIO(data), "fuzz", on_secrets=session.secrets.add))
     return events
 
 

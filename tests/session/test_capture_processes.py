@@ -15,7 +15,7 @@ import pytest
 from mitml4.errors import CaptureError, MitmError
 from mitml4.session import capture_processes
 from mitml4.session.capture_processes import STOP, CaptureProcesses, Read
-from mitml4.session.detect import Outcome
+from mitml4.session.detect import CaptureOutcome
 
 Send = Callable[[bytes], object]
 
@@ -47,14 +47,14 @@ def test_captures_are_told_in_their_order_whatever_they_take() -> None:
     """The first one ends last: it waits until the third one has begun."""
     begun, begins = os.pipe()
 
-    def read(name: str, send: Send) -> Outcome:
+    def read(name: str, send: Send) -> CaptureOutcome:
         send(f"{name} begins\n".encode())
         if name == "a":
             os.read(begun, 1)
         if name == "c":
             os.write(begins, b".")
         send(f"{name} ends\n".encode() * 100_000)
-        return Outcome()
+        return CaptureOutcome()
 
     names = "abcdefgh"
     outcome = told(read, names, 2)
@@ -67,13 +67,13 @@ def test_captures_are_told_in_their_order_whatever_they_take() -> None:
 
 
 def test_of_a_process_that_is_killed_nothing_is_told_but_the_others() -> None:
-    def read(name: str, send: Send) -> Outcome:
+    def read(name: str, send: Send) -> CaptureOutcome:
         send(f"{name}\n".encode())
         if name == "b":
             os.kill(os.getpid(), signal.SIGKILL)
         if name == "d":
             os._exit(3)
-        return Outcome()
+        return CaptureOutcome()
 
     assert told(read, "abcde", 2) == [
         ("a", b"a\n", None),
@@ -85,9 +85,9 @@ def test_of_a_process_that_is_killed_nothing_is_told_but_the_others() -> None:
 
 
 def test_a_broken_capture_is_told_with_its_failure() -> None:
-    def read(name: str, send: Send) -> Outcome:
+    def read(name: str, send: Send) -> CaptureOutcome:
         send(b"whole\n")
-        return Outcome(failure=CaptureError(f"{name} is broken", hint="look at it"))
+        return CaptureOutcome(failure=CaptureError(f"{name} is broken", hint="look at it"))
 
     with CaptureProcesses("ab", 2, read, lambda: False) as reading:
         for capture in reading.captures():
@@ -99,7 +99,7 @@ def test_a_broken_capture_is_told_with_its_failure() -> None:
 
 
 def test_a_fault_in_a_process_is_raised_here() -> None:
-    def read(name: str, _send: Send) -> Outcome:
+    def read(name: str, _send: Send) -> CaptureOutcome:
         raise ZeroDivisionError(name)
 
     with pytest.raises(ZeroDivisionError, match="a"):
@@ -114,7 +114,7 @@ def test_when_it_is_stopped_the_first_capture_is_told_as_far_as_it_was_read() ->
         signal.signal(STOP, signal.SIG_IGN)  # it may come several times
         raise StoppedError
 
-    def read(name: str, send: Send) -> Outcome:
+    def read(name: str, send: Send) -> CaptureOutcome:
         send(f"{name} begins\n".encode())
         try:
             signal.signal(STOP, stop)
@@ -122,7 +122,7 @@ def test_when_it_is_stopped_the_first_capture_is_told_as_far_as_it_was_read() ->
                 signal.pause()
         except StoppedError:
             send(b"as far as it was read\n")
-            return Outcome()
+            return CaptureOutcome()
 
     polls = count()
     outcome = told(read, "abc", 2, lambda: next(polls) > 4)
@@ -130,11 +130,11 @@ def test_when_it_is_stopped_the_first_capture_is_told_as_far_as_it_was_read() ->
 
 
 def test_signals_of_a_terminal_end_no_process() -> None:
-    def read(_name: str, send: Send) -> Outcome:
+    def read(_name: str, send: Send) -> CaptureOutcome:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(os.getpid(), number)
         send(b"whole\n")
-        return Outcome()
+        return CaptureOutcome()
 
     assert told(read, "a", 1) == [("a", b"whole\n", None)]
 
@@ -142,9 +142,9 @@ def test_signals_of_a_terminal_end_no_process() -> None:
 def test_what_was_read_without_the_secrets_of_a_capture_before_is_read_again() -> None:
     known: list[bytes] = []
 
-    def read(name: str, send: Send) -> Outcome:
+    def read(name: str, send: Send) -> CaptureOutcome:
         send(b"%s with %s\n" % (name.encode(), b" ".join(known) or b"none"))
-        return Outcome(secrets=(b"secrets of b",) if name == "b" else ())
+        return CaptureOutcome(secrets=(b"secrets of b",) if name == "b" else ())
 
     lines = []
     with CaptureProcesses("abcd", 3, read, lambda: False) as reading:
@@ -166,19 +166,19 @@ def test_no_room_for_a_temporary_file_is_said(
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     monkeypatch.setattr(capture_processes, "_MAX_IN_MEMORY", 5)
 
-    def read(_name: str, send: Send) -> Outcome:
+    def read(_name: str, send: Send) -> CaptureOutcome:
         send(b"more than five bytes\n")
-        return Outcome()
+        return CaptureOutcome()
 
     with pytest.raises(MitmError, match="cannot keep events in a temporary file: No such file"):
         told(read, "a", 1)
 
 
 def test_leaving_early_ends_the_processes() -> None:
-    def read(name: str, _send: Send) -> Outcome:
+    def read(name: str, _send: Send) -> CaptureOutcome:
         while name != "a":
             signal.pause()
-        return Outcome()
+        return CaptureOutcome()
 
     with CaptureProcesses("abc", 3, read, lambda: False) as reading:
         assert next(reading.captures()).name == "a"

@@ -53,14 +53,14 @@ def test_a_clock_beyond_all_dates_is_told_by_the_nearest(time_s: float, said: st
 
 def test_a_comment_is_of_its_capture_only() -> None:
     events: list[Event] = []
-    detection = CaptureSession(hub(events))
+    session = CaptureSession(hub(events))
 
     def packets(comment: str) -> Iterator[Packet]:
-        detection.add_comment(1.0, comment)
+        session.add_comment(1.0, comment)
         yield 1.0, 101, syn(), 0, 40
 
-    detection.read(packets("flow 7, server's side"))
-    detection.read(packets("of somebody else"))
+    session.read(packets("flow 7, server's side"))
+    session.read(packets("of somebody else"))
     said = [(event.side, event.session_flow) for event in events if isinstance(event, FlowOpen)]
     assert said == [("server", 7), (None, None)]
 
@@ -72,11 +72,11 @@ def test_flows_that_were_not_followed_to_their_end_are_counted(
         return follow(packets, max_flows=2, **options)
 
     monkeypatch.setattr(detect_module, "follow", few)
-    detection = CaptureSession(Hub())
+    session = CaptureSession(Hub())
     ports = [port.to_bytes(2, "big") for port in range(1, 6)]
     for _ in range(2):
-        detection.read([(1.0, 101, syn()[:20] + port + syn()[22:], 0, 40) for port in ports])
-    assert detection.cut_short == 6
+        session.read([(1.0, 101, syn()[:20] + port + syn()[22:], 0, 40) for port in ports])
+    assert session.cut_short == 6
 
 
 def test_an_event_that_nobody_wants_is_not_built(monkeypatch: pytest.MonkeyPatch) -> None:

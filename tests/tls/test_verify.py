@@ -130,8 +130,8 @@ def presented(*chain: crypto.X509) -> Presented:
     return Presented(chain=tuple(map(der, chain)))
 
 
-def of_usual_chain(verdict: Verification) -> Verification:
-    return replace(verdict, sent=AUTHORITY_ALONE)
+def of_usual_chain(verification: Verification) -> Verification:
+    return replace(verification, sent=AUTHORITY_ALONE)
 
 
 def trusted(roots: Any) -> list[bytes]:
@@ -159,7 +159,7 @@ def test_our_chain_has_the_faults_of_the_servers(faulty: SimpleNamespace, roots:
         "leaf-twice": (Part.LEAF, ours),
         "wrong-order": (der(roots.signed["sound"]), ours),
         "superfluous": (der(roots.signed["short"]), ours),
-        "unknown-root": AUTHORITY_ALONE,  # which is sent or not, as the verdict says
+        "unknown-root": AUTHORITY_ALONE,  # which is sent or not, as the verification says
     }.items():
         chain, _ = roots.issue(faulty.combine(fault))
         assert verifier.verify(presented(*chain), NAME).sent == expected, fault
@@ -184,10 +184,10 @@ def test_an_issuer_of_the_same_name_is_not_taken_for_the_issuer(
 
 def test_what_is_of_no_use_is_bounded(faulty: SimpleNamespace, roots: Any) -> None:
     chain, _ = roots.issue(faulty.combine("sound"))
-    verdict = Verifier(trusted(roots)).verify(
+    verification = Verifier(trusted(roots)).verify(
         presented(*chain, *[roots.signed["short"]] * 50), NAME
     )
-    assert verdict == hidden("too many certificates that are of no use")
+    assert verification == hidden("too many certificates that are of no use")
 
 
 def test_what_is_not_trusted_by_one_may_be_by_another(faulty: SimpleNamespace, roots: Any) -> None:
@@ -216,8 +216,8 @@ def test_a_long_chain_is_told(faulty: SimpleNamespace) -> None:
     chain: list[crypto.X509] = []
     for number in range(8):
         leaf = faulty.sign(faulty.a_leaf(), above.name, above.key)
-        verdict = of_usual_chain(Verifier([der(root)]).verify(presented(leaf, *chain), NAME))
-        assert verdict == (shown() if number <= 6 else hidden("certificate chain too long"))
+        verification = of_usual_chain(Verifier([der(root)]).verify(presented(leaf, *chain), NAME))
+        assert verification == (shown() if number <= 6 else hidden("certificate chain too long"))
         below = faulty.an_authority(f"Intermediate {number}", f"SECP256R1/{number}")
         chain.insert(0, faulty.sign(below, above.name, above.key))
         above = below
@@ -234,8 +234,8 @@ def test_a_malformed_certificate_is_told_whatever_is_wrong_with_it(
         signed = faulty.sign(leaf, issuer.name, issuer.key)
         signed.set_serial_number(serial)
         signed.sign(issuer.key, "sha256")
-        verdict = Verifier(trusted(roots)).verify(presented(signed), NAME)
-        assert of_usual_chain(verdict) == malformed
+        verification = Verifier(trusted(roots)).verify(presented(signed), NAME)
+        assert of_usual_chain(verification) == malformed
 
 
 def test_what_openssl_does_not_read_is_malformed(faulty: SimpleNamespace, roots: Any) -> None:
@@ -243,8 +243,8 @@ def test_what_openssl_does_not_read_is_malformed(faulty: SimpleNamespace, roots:
     leaf, *others = map(der, chain)
     malformed = hidden("malformed certificate", issuer=Unknown.ISSUER)
     for shown_instead in ([b"?", *others], [leaf, b"", *others], [leaf, *others, leaf + b"?"]):
-        verdict = Verifier(trusted(roots)).verify(Presented(chain=tuple(shown_instead)), None)
-        assert verdict == malformed
+        verification = Verifier(trusted(roots)).verify(Presented(chain=tuple(shown_instead)), None)
+        assert verification == malformed
 
 
 def test_a_staple_is_not_taken_for_a_certificate(faulty: SimpleNamespace, roots: Any) -> None:
@@ -264,11 +264,13 @@ def test_a_revocation_is_shown_where_our_leaf_has_a_known_issuer(
         server = faulty.combine(faults)
         chain, issuer = roots.issue(server)
         response = faulty.respond(chain[0], issuer, server)
-        verdict = verifier.verify(Presented(chain=tuple(map(der, chain)), staple=response), NAME)
-        assert "revoked" in verdict.reasons
-        assert verdict.is_refused
-        assert verdict.is_revoked == is_shown
-        assert ("revoked" in verdict.hidden) != is_shown
+        verification = verifier.verify(
+            Presented(chain=tuple(map(der, chain)), staple=response), NAME
+        )
+        assert "revoked" in verification.reasons
+        assert verification.is_refused
+        assert verification.is_revoked == is_shown
+        assert ("revoked" in verification.hidden) != is_shown
 
 
 def test_a_known_chain_is_not_parsed(
@@ -301,8 +303,8 @@ def test_a_chain_is_verified_again_when_a_certificate_of_it_has_expired(
     server = faulty.combine("sound")
     server.intermediate.valid = (faulty.NOW - faulty.DAY, faulty.NOW + timedelta(seconds=1000))
     chain, _ = roots.issue(server)
-    verdict = Verifier(trusted(roots)).verify(presented(*chain), NAME)
-    assert 0 < verdict.holds_s <= 1000
+    verification = Verifier(trusted(roots)).verify(presented(*chain), NAME)
+    assert 0 < verification.holds_s <= 1000
     clock = SimpleNamespace(now=0.0)
     verifier = Verifier(trusted(roots), clock=lambda: clock.now)
     first = verifier.verify(presented(*chain), NAME)

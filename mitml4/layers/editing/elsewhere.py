@@ -55,10 +55,10 @@ async def _connect_tls(
         raise OSError(errno.ECONNRESET, "closed during the TLS handshake") from None
     except trio.TooSlowError:
         raise OSError(errno.ETIMEDOUT, "no answer to the TLS handshake") from None
-    verdict = tools.verifier.verify(stream.presented(), host)
-    if verdict.is_refused and tools.upstream != "ignore":
+    verification = tools.verifier.verify(stream.presented(), host)
+    if verification.is_refused and tools.upstream != "ignore":
         below.abort()
-        raise RefusedCertificateError(errno.EPROTO, f"its certificate: {verdict.reason}")
+        raise RefusedCertificateError(errno.EPROTO, f"its certificate: {verification.reason}")
     return stream
 
 
