@@ -61,7 +61,7 @@ Examples:
     help="Do not look into tunnels: IP-in-IP, GRE, VXLAN, Geneve, GTP, Teredo and L2TP.",
 )  # fmt: skip
 @click.option(
-    "--keylog", type=click.Path(path_type=Path), metavar="FILE", cls=SectionOption, section="Input",
+    "--keylog", type=File(), metavar="FILE", cls=SectionOption, section="Input",
     help="Decrypt TLS with the secrets of this key log (SSLKEYLOGFILE's format), in addition to"
     " those in a pcapng.",
 )  # fmt: skip

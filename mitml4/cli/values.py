@@ -26,6 +26,7 @@ __all__ = [
     "Interface",
     "NetworkNamespace",
     "Parsed",
+    "ProcessId",
     "RunningContainer",
     "Words",
     "parse_client_certificate",
@@ -109,6 +110,12 @@ class NetworkNamespace(click.ParamType):  # type: ignore[type-arg]
             return [CompletionItem(incomplete, type="file")]
         names = sorted(each.name for each in _entries("/run/netns"))
         return [CompletionItem(each) for each in names if each.startswith(incomplete)]
+
+
+class ProcessId(click.IntRange):
+    """The number of a process."""
+
+    name = "pid"
 
 
 class File(Parsed):

@@ -346,3 +346,32 @@ def test_an_error_in_a_value_is_in_plain_words(
     error, hint = capsys.readouterr().err.splitlines()
     assert error.endswith(f": {said}")
     assert hint.startswith("hint: mitml4 ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["intercept", "--container", "web", "--container", "db"], "--container"),
+        (["intercept", "--netns", "a", "--iface", "lo", "--netns", "a"], "--netns"),
+        (["intercept", "--pid", "1", "--pid", "2"], "--pid"),
+        (["run", "-o", "a.jsonl", "--output", "b.jsonl", "--", "true"], "--output"),
+        (["proxy", "--filter", "port:80", "--filter", "port:443"], "--filter"),
+        (["detect", "--keylog", "a", "--keylog", "b", "c.pcap"], "--keylog"),
+        (["view", "--html", "a.html", "--html", "b.html", "c.pcap"], "--html"),
+    ],
+)
+def test_what_only_one_can_be_used_of_is_not_replaced_by_the_last(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], option: str
+) -> None:
+    assert run(arguments) == 2
+    assert capsys.readouterr().err == (
+        f"error: {option} is given 2 times\nhint: leave out all but one of them\n"
+    )
+
+
+def test_of_numbers_and_choices_the_last_counts() -> None:
+    command = COMMANDS["intercept"].load()
+    context = command.make_context(
+        "intercept", ["--drain", "5s", "--drain", "1s", "--quic", "block", "--quic", "allow"]
+    )
+    assert (context.params["drain"], context.params["quic"]) == (1.0, "allow")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-import click
-
 from mitml4.cli.options.sections import choice, option
 from mitml4.cli.values import (
     File,
     Interface,
     NetworkNamespace,
     Parsed,
+    ProcessId,
     RunningContainer,
     parse_listen,
     parse_network,
@@ -43,7 +42,7 @@ SCOPE: Final = (
     option(
         "Scope",
         "--pid",
-        type=click.IntRange(min=1),
+        type=ProcessId(min=1),
         metavar="PID",
         help="Intercept the connections of the network namespace of this process instead.",
     ),

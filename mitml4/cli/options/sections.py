@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from mitml4.cli.values import Parsed, parse_duration, parse_size
+from mitml4.errors import UsageError
 from mitml4.session.destinations.policy import HostPattern
 
 __all__ = [
@@ -25,12 +26,22 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+_SINGLE: Final = {"file", "name", "pid", "expr"}
+"""Types of values."""
+
+
 class SectionOption(click.Option):
     """An option that the help lists under a heading."""
 
     def __init__(self, *args: Any, section: str, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.section = section
+
+    @property
+    def is_single(self) -> bool:
+        """Whether several values would say that all are meant, and only the last would be used. Of
+        numbers, durations and choices it is usual that the last replaces the others."""
+        return not self.multiple and self.type.name in _SINGLE
 
 
 class Command(click.Command):
@@ -49,6 +60,16 @@ class Command(click.Command):
         super().__init__(*args, **settings)
         self.exit_status = exit_status
         self.keys = keys
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args.copy())
+        for option in given:
+            if isinstance(option, SectionOption) and option.is_single and given.count(option) > 1:
+                raise UsageError(
+                    f"{option.opts[-1]} is given {given.count(option)} times",
+                    hint="leave out all but one of them",
+                )
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
