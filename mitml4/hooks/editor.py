@@ -82,33 +82,20 @@ class HookEditor(ABC):
         self.info = Info()
         self.told: set[int] = set()
         """The flows that the script's process keeps an object of."""
-        self._said: set[tuple[str, str]] = set()
 
     @abstractmethod
     async def ask(self, head: dict[str, Any], contents: Contents) -> Frame:
         """What the script answers. Raises HookError."""
 
     @abstractmethod
-    def note(self, text: str) -> None:
-        """Tell the user."""
-
-    def forget_said(self) -> None:
-        """Each kind of failure is to be said again."""
-        self._said.clear()
+    def say_once(self, hook: str, error: HookError) -> None:
+        """Tell the user of a failure, the first time that a hook fails in this way."""
 
     def _failed(self, flow: EditedFlow, hook: str, stream: int | None, error: HookError) -> None:
         self.say_once(hook, error)
         reason = printable(error.reason)
         name = f"{self.name}: {hook}"
         flow.applied(Failed(hook=name, what=error.what, stream=stream, reason=reason))
-
-    def say_once(self, hook: str, error: HookError) -> None:
-        if (hook, error.what) not in self._said:
-            self._said.add((hook, error.what))
-            self.note(
-                f"{self.name}: {hook}: {error.reason} ({error.what}; said once, "
-                "the events have each)"
-            )
 
     def _done(self, flow: EditedFlow, hook: str, stream: int | None, what: str) -> None:
         flow.applied(Applied(what=what, stream=stream, hook=f"{self.name}: {hook}"))

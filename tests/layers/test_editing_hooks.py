@@ -10,7 +10,7 @@ import h2.events
 import pytest
 
 from mitml4.events import RuleApplied, ScriptError
-from mitml4.hooks.editor import HookEditor, Info
+from mitml4.hooks.editor import HookEditor, HookError, Info
 from mitml4.hooks.runner import ScriptHooks, describe
 from mitml4.hooks.wire import Contents, Frame
 from tests.layers.conftest import EDIT_LIMIT, End, FlowLab, Outcomes, Script
@@ -59,8 +59,8 @@ class InProcess(HookEditor):
         asked = moved(Frame({"id": 1, **head}, contents.body))
         return moved(await self.hooks.call(asked))
 
-    def note(self, text: str) -> None:
-        raise AssertionError(text)
+    def say_once(self, hook: str, error: HookError) -> None:
+        raise AssertionError(hook, error)
 
 
 def moved(frame: Frame) -> Frame:

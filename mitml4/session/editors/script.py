@@ -80,6 +80,8 @@ class Script(HookEditor):
         self._timeout_s = timeout_s
         self._publish = publish
         self._say: Callable[[str], None] = lambda _text: None
+        self._said: set[tuple[str, str]] = set()
+        """The hooks that have failed since the script was loaded, and how."""
         self.on_loaded: Callable[[Mapping[str, Any]], None] = lambda _head: None
         """Is told what the script says of itself, each time that another process has loaded it."""
         self._open_prints = 0
@@ -225,7 +227,7 @@ class Script(HookEditor):
         if self._is_closing:
             return
         self._is_broken = self._runner is None
-        self.note(f"{self.name}: {reason}")
+        self._note(f"{self.name}: {reason}")
         self._changed()
 
     async def _serve(self, runner: Runner) -> None:
@@ -245,7 +247,7 @@ class Script(HookEditor):
                         else:
                             take_answer(runner, frame)
                 if loading.cancelled_caught:
-                    self.note(f"{self._path}: it takes too long to load")
+                    self._note(f"{self._path}: it takes too long to load")
                 nursery.cancel_scope.cancel()
         except* ValueError as errors:
             reason = f"its process has sent nonsense: {errors.exceptions[0]}"
@@ -269,8 +271,8 @@ class Script(HookEditor):
         self._is_broken = False
         self.told.clear()
         if before:
-            self.forget_said()
-            self.note(f"{self._path}: read again")
+            self._said.clear()
+            self._note(f"{self._path}: read again")
             self._nursery.start_soon(self._retire, before)
         self._changed()
         return True
@@ -278,7 +280,7 @@ class Script(HookEditor):
     def _not_loaded(self, reason: str) -> Literal[False]:
         stays = "; the script stays as it was" if self._runner else ""
         self._is_broken = self._runner is None
-        self.note(f"{reason}{stays}")
+        self._note(f"{reason}{stays}")
         self._changed()
         return False
 
@@ -318,15 +320,23 @@ class Script(HookEditor):
                 if len(rest) > _MAX_LINE:
                     lines, rest = [*lines, rest], b""
                 for line in lines:
-                    self.note(f"{self.name}: {line.decode(errors='replace')}")
+                    self._note(f"{self.name}: {line.decode(errors='replace')}")
                 # A script that prints without end waits, and not what reads its notes.
                 await trio.sleep(len(lines) / _LINES_PER_S)
         if rest:
-            self.note(f"{self.name}: {rest.decode(errors='replace')}")
+            self._note(f"{self.name}: {rest.decode(errors='replace')}")
         self._open_prints -= 1
         self._changed()
 
-    def note(self, text: str) -> None:
+    def say_once(self, hook: str, error: HookError) -> None:
+        if (hook, error.what) not in self._said:
+            self._said.add((hook, error.what))
+            self._note(
+                f"{self.name}: {hook}: {error.reason} ({error.what}; said once, "
+                "the events have each)"
+            )
+
+    def _note(self, text: str) -> None:
         self._say(printable(text))
 
     # Asking

@@ -39,9 +39,6 @@ class AskedScript(HookEditor):
         """The session says it, once for all workers."""
         self._tell("failed hook", self._number, hook, error.what, error.reason)
 
-    def note(self, text: str) -> None:
-        raise NotImplementedError(text)  # only `say_once` would call it
-
 
 async def asked(script: HookEditor, head: dict[str, Any], body: bytes) -> Frame | tuple[str, str]:
     """The session's answer to a worker: the script's, or how its hook has failed."""
