@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from mitml4.address import CA_PAGE_URL
 from mitml4.cli.console import Console
+from mitml4.cli.options.sections import Command
 from mitml4.encoding import to_line
 from mitml4.errors import UsageError
 from mitml4.printable import printable
@@ -58,6 +59,8 @@ class _Output(click.File):
 
 class _Commands(click.Group):
     """Lists its commands in the order of their definition, with uncut summaries."""
+
+    command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

@@ -11,6 +11,7 @@ from typing import Final
 import click
 
 from mitml4.cli.console import Console
+from mitml4.cli.options.sections import Command
 from mitml4.encoding import to_line
 from mitml4.errors import ExitCode
 from mitml4.printable import printable
@@ -25,12 +26,13 @@ _NAME_WIDTH: Final = 20
 
 
 @click.command(
+    cls=Command,
     epilog="""\b
 Examples:
   mitml4 doctor
   sudo mitml4 doctor
   mitml4 doctor --json | jq -r 'select(.state=="fail") | .remedy[]'
-"""
+""",
 )
 @click.option(
     "--ca-dir",

@@ -272,6 +272,18 @@ def test_completion_offers_the_commands_without_importing_them() -> None:
     assert result.stdout.splitlines() == ["plain,intercept", "False"]
 
 
+def test_completion_goes_on_behind_an_option_that_is_given_twice() -> None:
+    environment = os.environ | {
+        "_MITML4_COMPLETE": "bash_complete",
+        "COMP_WORDS": "mitml4 run -o a -o b --upstream-",
+        "COMP_CWORD": "6",
+    }
+    result = python(
+        "from mitml4.cli.main import run; run([])", capture_output=True, env=environment
+    )
+    assert (result.stdout, result.stderr) == ("plain,--upstream-ca\n", "")
+
+
 def test_options_come_from_the_environment(monkeypatch, capsys) -> None:
     monkeypatch.setenv("MITML4_QUIET", "1")
     monkeypatch.setenv("MITML4_VERBOSE", "1")
@@ -358,6 +370,10 @@ def test_an_error_in_a_value_is_in_plain_words(
         (["proxy", "--filter", "port:80", "--filter", "port:443"], "--filter"),
         (["detect", "--keylog", "a", "--keylog", "b", "c.pcap"], "--keylog"),
         (["view", "--html", "a.html", "--html", "b.html", "c.pcap"], "--html"),
+        (["ca", "generate", "--ca-dir", "a", "--ca-dir", "b"], "--ca-dir"),
+        (["ca", "generate", "--name", "a", "--name", "b"], "--name"),
+        (["ca", "export", "-o", "a", "-o", "b"], "--output"),
+        (["doctor", "--ca-dir", "a", "--ca-dir", "b"], "--ca-dir"),
     ],
 )
 def test_what_only_one_can_be_used_of_is_not_replaced_by_the_last(

@@ -26,8 +26,8 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-_SINGLE: Final = {"file", "name", "pid", "expr"}
-"""Types of values."""
+_SINGLE: Final = {"directory", "expr", "file", "filename", "name", "pid", "text"}
+"""Types of values of which a second one would say that both are meant."""
 
 
 class SectionOption(click.Option):
@@ -36,12 +36,6 @@ class SectionOption(click.Option):
     def __init__(self, *args: Any, section: str, **settings: Any) -> None:
         super().__init__(*args, **settings)
         self.section = section
-
-    @property
-    def is_single(self) -> bool:
-        """Whether several values would say that all are meant, and only the last would be used. Of
-        numbers, durations and choices it is usual that the last replaces the others."""
-        return not self.multiple and self.type.name in _SINGLE
 
 
 class Command(click.Command):
@@ -62,14 +56,21 @@ class Command(click.Command):
         self.keys = keys
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if not ctx.resilient_parsing:  # as the shell's completion does, which shows no error
+            self._refuse_second_values(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _refuse_second_values(self, ctx: click.Context, args: list[str]) -> None:
+        """Of options that name one thing, only the last value would be used. Of numbers, durations
+        and choices it is usual that the last replaces the others."""
         _, _, given = self.make_parser(ctx).parse_args(args.copy())
         for option in given:
-            if isinstance(option, SectionOption) and option.is_single and given.count(option) > 1:
+            single = isinstance(option, click.Option) and not option.multiple
+            if single and option.type.name in _SINGLE and given.count(option) > 1:
                 raise UsageError(
                     f"{option.opts[-1]} is given {given.count(option)} times",
                     hint="leave out all but one of them",
                 )
-        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
