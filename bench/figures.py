@@ -25,7 +25,7 @@ from bench.kept_alive import (
 )
 from bench.lab import CHECK_BYTES, OPAQUE_PORT, SERVER_IP, Lab, wait_until
 from bench.peers import NotMeasuredError, Standing
-from bench.processes import MemoryWatch, stop
+from bench.processes import MemoryWatch, busy_seconds, stop
 
 __all__ = [
     "FIGURES",
@@ -63,6 +63,7 @@ class Quantity:
 QUANTITIES: Final[dict[str, Quantity]] = {
     "mb_per_s": Quantity("MB/s", 0, versus="ratio"),
     "cpu_s_per_gb": Quantity("CPU s/GB", 2, of_proxy=True),
+    "all_cpu_s_per_gb": Quantity("CPU s/GB of all programs", 2),
     "rss_start_mb": Quantity("RSS at start, MB", 1, of_proxy=True),
     "rss_growth_mb": Quantity("RSS growth, MB", 1, of_proxy=True),
     "median_ms": Quantity("median, ms", 2, versus="added"),
@@ -128,7 +129,7 @@ def verify(lab: Lab, standing: Standing) -> dict[str, str]:
 def _transfer(lab: Lab, standing: Standing, move: Callable[[], tuple[int, float]]) -> Values:
     """Run a transfer of `lab.size` bytes that returns (bytes moved, seconds); compute the
     values."""
-    before = standing.cpu_s
+    before, busy_before = standing.cpu_s, busy_seconds()
     if standing.pid is None:
         moved, seconds = move()
         memory: Values = {}
@@ -141,7 +142,10 @@ def _transfer(lab: Lab, standing: Standing, move: Callable[[], tuple[int, float]
         }
     if moved != lab.size:
         raise NotMeasuredError(f"{moved} bytes arrived instead of {lab.size}")
-    values = {"mb_per_s": moved / MB / seconds}
+    values = {
+        "mb_per_s": moved / MB / seconds,
+        "all_cpu_s_per_gb": (busy_seconds() - busy_before) / (moved / GB),
+    }
     if standing.pid is not None:
         values["cpu_s_per_gb"] = (standing.cpu_s - before) / (moved / GB)
     return values | memory

@@ -1,5 +1,5 @@
-"""The resources of a process and all its descendants: CPU seconds and resident memory, from
-/proc."""
+"""The resources of a process and all its descendants, and of the machine: CPU seconds and resident
+memory, from /proc."""
 
 from __future__ import annotations
 
@@ -12,7 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["MemoryWatch", "cpu_seconds", "parse_cpu_ticks", "resident_bytes", "stop", "tree"]
+__all__ = [
+    "MemoryWatch",
+    "busy_seconds",
+    "cpu_seconds",
+    "parse_busy_ticks",
+    "parse_cpu_ticks",
+    "resident_bytes",
+    "stop",
+    "tree",
+]
 
 _TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
@@ -52,6 +61,18 @@ def cpu_seconds(pid: int) -> float:
         except OSError:
             continue
     return ticks / _TICKS_PER_SECOND
+
+
+def parse_busy_ticks(stat: str) -> int:
+    """How long all cores together have been busy, of /proc/stat (proc(5)): its first line but for
+    `idle` and `iowait`, and for `guest` and `guest_nice`, which `user` and `nice` contain."""
+    counted = [int(field) for field in stat.splitlines()[0].split()[1:9]]
+    return sum(counted[:3]) + sum(counted[5:])
+
+
+def busy_seconds() -> float:
+    """The CPU seconds of all programs and of the kernel."""
+    return parse_busy_ticks(Path("/proc/stat").read_text()) / _TICKS_PER_SECOND
 
 
 def resident_bytes(pid: int) -> int:
