@@ -39,7 +39,8 @@ class Servers:
                 self._tell(connection, source.source_address(connection, transport), destination)
             return transport
         assert tunnels
-        return await tunnels.connect(chain, self._dialling_for(connection), destination, name)
+        asked = None if isinstance(connection, Elsewhere) and connection.by_address else name
+        return await tunnels.connect(chain, self._dialling_for(connection), destination, asked)
 
     async def connect_by_name(
         self, connection: IncomingConnection, target: Target

@@ -134,6 +134,29 @@ def test_nobody_is_served_without_the_password(ask: Callable[..., Outcome], ngin
     assert "password" in ask("http", f"http://{SERVER_V4}/", user="you:secret").text
 
 
+def test_another_proxy_is_not_asked_to_look_a_name_up_again_for_another_machine(
+    intercept, client: Machine, nginx: Path, serve, tmp_path: Path, monkeypatch
+) -> None:
+    """It could find an address that is not for this client."""
+    port, socks = PORT + 2, 1081
+    monkeypatch.delenv("MITML4_PROXY_AUTH", raising=False)  # of the other tests
+    serve("microsocks", "-i", SERVER_V4, "-p", str(socks), port=socks)
+    hosts = tmp_path / "hosts"
+    hosts.write_text(f"{SERVER_V4} moves.example\n")  # which the other proxy does not know
+    mount = f'mount --bind {hosts} /etc/hosts && exec "$@"'
+    session = intercept(
+        *("--via", f"socks5h://{SERVER_V4}:{socks}"),
+        command=("proxy",),
+        scope=("--listen", f"[::]:{port}", "--open"),
+        wrapper=("unshare", "--mount", "sh", "-c", mount, "sh"),
+    )
+    for scheme in ("http", "socks5h"):
+        at = f"{scheme}://{ROUTER_LAN_V4}:{port}"
+        got = client.run("curl", "-sS", "--noproxy", "", "-x", at, "http://moves.example/")
+        assert (got.code, got.text) == (0, PAGE), got
+    assert session.stop() == 0
+
+
 PREFERENCES = """
 user_pref("network.proxy.type", 1);
 user_pref("network.proxy.ssl", "%(host)s");

@@ -16,6 +16,9 @@ class Elsewhere:
 
     original: IncomingConnection
     destination: Address
+    by_address: bool = False
+    """Whether a proxy on the way is asked for this address even where its name is known: the proxy
+    might find another address for the name."""
 
     @property
     def client(self) -> Address:

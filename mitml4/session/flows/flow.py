@@ -56,7 +56,12 @@ from mitml4.protocols.policy import (
 )
 from mitml4.session.flows.elsewhere import Elsewhere
 from mitml4.session.flows.proxied import Asking, ProxyServices
-from mitml4.session.flows.reaching import CONNECT_S, addresses_of, first_connected
+from mitml4.session.flows.reaching import (
+    CONNECT_S,
+    addresses_of,
+    first_connected,
+    is_elsewhere,
+)
 from mitml4.session.flows.services import Services
 from mitml4.sinks.updates import BytesMoved
 from mitml4.tasks import first_of
@@ -362,7 +367,13 @@ class Flow:
         return asking.reason
 
     async def _connect_asked(self, address: Address, name: str | None) -> Stream:
-        return self._keep(await self.services.connect(Elsewhere(self.connection, address), name))
+        """Connect to a host that a client of the proxy has named. What was decided of its address
+        must not depend on what another proxy finds for the name."""
+        by_address = is_elsewhere(self.connection.client)
+        return await self._connect_to(Elsewhere(self.connection, address, by_address), name)
+
+    async def _connect_to(self, server: Elsewhere, name: str | None) -> Stream:
+        return self._keep(await self.services.connect(server, name))
 
     async def _connect_by_name(self, target: Target) -> Stream | None:
         if self.services.connect_by_name is None:
@@ -437,7 +448,10 @@ class Flow:
             addresses = await addresses_of(target)
         except Refused as refused:
             raise OSError(errno.EHOSTUNREACH, str(refused)) from None
-        connect = partial(self._connect_asked, name=server.host)
+
+        async def connect(address: Address) -> Stream:
+            return await self._connect_to(Elsewhere(self.connection, address), server.host)
+
         stream, _ = await first_connected(addresses, connect)
         if server.scheme == "https":
             return await connect_tls(self.services.tls, stream, server.host, (b"http/1.1",))

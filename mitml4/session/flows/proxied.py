@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from ipaddress import ip_address
 from typing import Final, Literal
 
 import trio
@@ -24,6 +23,7 @@ from mitml4.session.flows.reaching import (
     CONNECT_S,
     addresses_of,
     first_connected,
+    is_elsewhere,
     is_forbidden,
     why_not,
 )
@@ -128,7 +128,7 @@ class Asking:
     async def _by_name(self, target: Target, policy: FlowPolicy) -> Stream | None:
         """Connect by proxies that look up names, unless the address matters here: where any is
         blocked, or for clients that may not reach all of this host's."""
-        if policy.is_strict or not ip_address(self.client.ip).is_loopback:
+        if policy.is_strict or is_elsewhere(self.client):
             return None
 
         async def connect() -> Stream:

@@ -20,7 +20,14 @@ from mitml4.net.dial import EXHAUSTED
 from mitml4.net.stream import Stream
 from mitml4.protocols.policy import Target
 
-__all__ = ["CONNECT_S", "addresses_of", "first_connected", "is_forbidden", "why_not"]
+__all__ = [
+    "CONNECT_S",
+    "addresses_of",
+    "first_connected",
+    "is_elsewhere",
+    "is_forbidden",
+    "why_not",
+]
 
 _LOOKUP_S: Final = 10.0
 CONNECT_S: Final = 30.0
@@ -64,12 +71,17 @@ async def _looked_up(target: Target) -> list[Address]:
     return list(dict.fromkeys(addresses))[:_MAX_ADDRESSES]
 
 
+def is_elsewhere(client: Address) -> bool:
+    """Whether a client may be on another machine. Then not all addresses are for it."""
+    return not ipaddress.ip_address(client.ip).is_loopback
+
+
 def is_forbidden(address: Address, client: Address, own: Sequence[Address]) -> str:
     """Why a client may not be connected to an address; empty if it may. `own`: where the proxy
     itself listens."""
     if any(_is_at(address, each) for each in own):
         return "the proxy itself"
-    if ipaddress.ip_address(client.ip).is_loopback:
+    if not is_elsewhere(client):
         return ""
     ip = _unmapped(ipaddress.ip_address(address.ip))
     if ip.is_loopback or ip.is_unspecified:
