@@ -11,7 +11,8 @@ Flow control. What passes counts at both sides alike, so WINDOW_UPDATE passes to
 for the editor is credited to its sender at once: `credited`. What is sent of that, or of our own,
 takes from the receiver's windows without the sender's knowing, so as much of the receiver's next
 WINDOW_UPDATEs is kept back: `swallow`. Where the windows are too small meanwhile, content waits in
-the stream's queue, uncredited, so that its sender stops.
+the stream's queue, uncredited, so that its sender stops. A larger window holds when the receiver's
+SETTINGS were acknowledged: `ReceiverSettings`.
 
 A request that goes on after a later one gets another number (`_number_for`), since the numbers of
 streams have to grow. A request that is answered here never has one at the server.
@@ -86,14 +87,14 @@ class Http2Core(Decisions):
             case wire.SETTINGS:
                 if not flags & wire.ACK:
                     self._on_settings(leg, payload)
-                elif leg.direction is UP:
-                    self._conduct.on_acknowledged()
                 frame = frame_bytes(kind, flags, number, payload)
                 if leg.has_begun:
                     leg.out += frame
                 else:
                     leg.has_begun = True
                     leg.out[:0] = wire.PREFACE + frame if leg.direction is UP else frame
+                if flags & wire.ACK:
+                    self._on_acknowledged(leg)
             case wire.GOAWAY if leg.direction is DOWN and len(payload) >= 8:
                 last = int.from_bytes(payload[:4]) & wire.ID
                 leg.out += frame_bytes(kind, flags, 0, self._last(last).to_bytes(4) + payload[4:])
@@ -121,27 +122,36 @@ class Http2Core(Decisions):
             raise Http2Error("SETTINGS of a wrong length", ErrorCode.FRAME_SIZE_ERROR)
         if leg.direction is DOWN:
             self._conduct.on_settings(payload)
-        for setting, value in wire.SETTING.iter_unpack(payload):
-            if setting == wire.HEADER_TABLE_SIZE:
-                allowed = max(towards.decoder.max_allowed_table_size, value)
-                towards.decoder.max_allowed_table_size = min(allowed, MAX_TABLE)
-                towards.table_limit = value
-                if towards.encoder:
-                    towards.encoder.header_table_size = min(OUR_TABLE, value)
-            elif setting == wire.INITIAL_WINDOW_SIZE:
-                change = value - towards.initial_window
-                towards.initial_window = value
-                for stream in self.streams.values():
-                    stream.half(towards.direction).window += change
-        self._pump_all(towards.direction)
+        window, values = towards.settings.window, dict(wire.SETTING.iter_unpack(payload))
+        towards.settings.on_settings(values)
+        if table := values.get(wire.HEADER_TABLE_SIZE):
+            allowed = max(towards.decoder.max_allowed_table_size, table)
+            towards.decoder.max_allowed_table_size = min(allowed, MAX_TABLE)
+        for stream in self.streams.values():
+            stream.half(towards.direction).window += towards.settings.window - window
+        self._follow_settings(towards)
+
+    def _on_acknowledged(self, leg: Leg) -> None:
+        """The source of a leg has acknowledged the receiver's SETTINGS."""
+        if leg.direction is UP:
+            self._conduct.on_acknowledged()
+        leg.settings.on_acknowledged()
+        self._follow_settings(leg)
+
+    def _follow_settings(self, leg: Leg) -> None:
+        table = min(OUR_TABLE, leg.settings.table)
+        if leg.encoder and leg.encoder.header_table_size != table:
+            leg.encoder.header_table_size = table
+        self._pump_all(leg.direction)
 
     def begin_upgraded(self, request: Request | None, settings: bytes) -> None:
         """The connection began as HTTP/1: its last request is stream 1, and over (RFC 7540 §3.2).
         `settings`: those that it has named. Raises ProtocolError."""
         up = Half(has_ended=True, is_over=True)
-        self.streams[1] = Stream(1, up, Half(window=self._legs[DOWN].initial_window), request)
+        self.streams[1] = Stream(1, up, Half(window=self._legs[DOWN].settings.window), request)
         self._last_sent = self._conduct.last = 1
         self._on_settings(self._legs[UP], settings)
+        self._legs[DOWN].settings.on_acknowledged()  # by the 101 (RFC 7540 §3.2.1)
 
     # Header blocks
 
@@ -189,8 +199,8 @@ class Http2Core(Decisions):
                 raise Http2Error(f"more than {_MAX_STREAMS} streams")
             stream = self.streams[number] = Stream(
                 number,
-                Half(window=self._legs[UP].initial_window),
-                Half(window=self._legs[DOWN].initial_window),
+                Half(window=self._legs[UP].settings.window),
+                Half(window=self._legs[DOWN].settings.window),
             )
         half = stream.half(leg.direction)
         status = dict(block.headers).get(b":status", b"")
@@ -232,7 +242,7 @@ class Http2Core(Decisions):
         self.streams[promised] = Stream(
             promised,
             Half(has_ended=True, is_over=True),
-            Half(window=self._legs[DOWN].initial_window),
+            Half(window=self._legs[DOWN].settings.window),
             is_pushed=True,
         )
         if self._here(leg, block.stream) in self.streams:
@@ -271,7 +281,7 @@ class Http2Core(Decisions):
             return
         half.has_ended = half.has_ended or bool(flags & wire.END_STREAM)
         passes = not (half.is_held or half.queue or half.rate) and half.trailers is None
-        if passes and min(leg.window, half.window) >= size:
+        if passes and self._room(leg, half, passes=True) >= size:
             leg.window -= size
             half.window -= size
             leg.out += frame_bytes(wire.DATA, flags, self._there_of(leg, here), payload)

@@ -79,7 +79,7 @@ class Sending:
                     flags = flags & ~wire.END_STREAM | ends
                 leg.out += frame_bytes(kind, flags, number, payload)
             return
-        leg.encoder = leg.encoder or fresh_encoder(leg.table_limit)
+        leg.encoder = leg.encoder or fresh_encoder(leg.settings.table)
         data = block.prefix + leg.encoder.encode(block.headers if changed is None else changed)
         flags = block.flags & wire.HAS_PRIORITY | (wire.END_STREAM if ends else 0)
         kind = block.kind
@@ -107,7 +107,7 @@ class Sending:
             return
         number = self._there_of(leg, stream.number)
         while half.queue:
-            count = min(len(half.queue), wire.MIN_MAX_FRAME, leg.window, half.window)
+            count = min(len(half.queue), wire.MIN_MAX_FRAME, self._room(leg, half))
             if half.rate:
                 count = min(count, half.allowance)
             if count <= 0:
@@ -134,6 +134,12 @@ class Sending:
                 leg.out += frame_bytes(wire.DATA, wire.END_STREAM, number)
             half.is_over = True
         self._forget_if_over(stream)
+
+    def _room(self, leg: Leg, half: Half, *, passes: bool = False) -> int:
+        """How much the windows allow. `passes`: for what has just come, with nothing before it that
+        waits. Then its source knows what of the latest window it may use already."""
+        is_known = passes and not half.swallow
+        return min(leg.window, half.window - (0 if is_known else leg.settings.early_window))
 
     def _on_window_update(self, leg: Leg, number: int, count: int) -> None:
         """The receiver of the other direction takes more."""

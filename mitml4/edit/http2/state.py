@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import field
 from typing import Final
 
@@ -13,12 +14,14 @@ from mitml4.edit.messages import Request, Response
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.http import http2_wire as wire
 from mitml4.protocols.http.http2_frames import MAX_HEADER_BLOCK
+from mitml4.protocols.http.http2_wire import ErrorCode, Http2Error
 
-__all__ = ["OUR_TABLE", "Block", "Half", "Job", "Leg", "Stream"]
+__all__ = ["OUR_TABLE", "Block", "Half", "Job", "Leg", "ReceiverSettings", "Stream"]
 
 UP, DOWN = Direction.UP, Direction.DOWN
 
 OUR_TABLE: Final = 4096
+_MAX_UNACKNOWLEDGED: Final = 1000
 
 
 @dataclass(slots=True)
@@ -72,7 +75,7 @@ class Half:
     is_over: bool = False
     """Its end was sent."""
     window: int = 0
-    """What the receiver takes."""
+    """What the receiver takes, by its latest SETTINGS."""
     swallow: int = 0
     rate: float | None = None
     allowance: int = 0
@@ -112,6 +115,47 @@ class Job:
     """UP: it is the request."""
 
 
+class ReceiverSettings:
+    """What a receiver's SETTINGS allow (RFC 9113 §6.5.3).
+
+    Less is allowed as soon as they come. More is allowed when their acknowledgement passes: until
+    then, the receiver may hold its peer to the earlier ones.
+    """
+
+    def __init__(self) -> None:
+        self._windows = deque([wire.INITIAL_WINDOW])
+        """The acknowledged one, and those that are not."""
+        self._tables = deque([OUR_TABLE])
+
+    def on_settings(self, values: Mapping[int, int]) -> None:
+        """Raises Http2Error."""
+        if len(self._windows) > _MAX_UNACKNOWLEDGED:
+            raise Http2Error("too many SETTINGS at once", ErrorCode.ENHANCE_YOUR_CALM)
+        self._windows.append(values.get(wire.INITIAL_WINDOW_SIZE, self.window))
+        self._tables.append(values.get(wire.HEADER_TABLE_SIZE, self._tables[-1]))
+
+    def on_acknowledged(self) -> None:
+        """The oldest SETTINGS that were not acknowledged are."""
+        if len(self._windows) > 1:
+            self._windows.popleft()
+            self._tables.popleft()
+
+    @property
+    def window(self) -> int:
+        """The latest initial window of a stream."""
+        return self._windows[-1]
+
+    @property
+    def early_window(self) -> int:
+        """So much of the latest initial window may not be used yet."""
+        return self.window - min(self._windows)
+
+    @property
+    def table(self) -> int:
+        """The largest table of the receiver's decoder."""
+        return min(self._tables)
+
+
 class Leg:
     """One direction of the connection."""
 
@@ -121,8 +165,7 @@ class Leg:
         self.out = bytearray()
         self.decoder = Decoder(max_header_list_size=MAX_HEADER_BLOCK)
         self.encoder: Encoder | None = None
-        self.table_limit = OUR_TABLE
-        """The largest table of the receiver's decoder."""
+        self.settings = ReceiverSettings()
         self.block: Block | None = None
         self.blocks = 0
         """How many blocks have come."""
@@ -134,7 +177,6 @@ class Leg:
         self.waiting: dict[int, Stream] = {}
         """The streams whose content waits for windows."""
         self.swallow = 0
-        self.initial_window = wire.INITIAL_WINDOW
         self.has_preface = direction is DOWN
         self.has_begun = False
         """Whether the first SETTINGS have passed; nothing goes before them (§3.4)."""
