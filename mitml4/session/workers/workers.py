@@ -199,7 +199,7 @@ class Workers:
     def _broadcast(self, message: Message, sender: _Worker | None) -> None:
         for each in self.workers:
             if each is not sender and each.channel:
-                each.channel.send(*message)
+                each.channel.gather(message)  # what begins the next flow is sent behind it
 
     # The life of a worker
 
