@@ -281,7 +281,8 @@ def test_a_client_that_ends_without_close_notify_has_ended_well(
         context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
         with context.wrap_socket(sock, server_side=True) as tls:
             tls.sendall(tls.recv(100))
-            tls.recv(1)
+            with contextlib.suppress(ssl.SSLError):  # with some builds of Python
+                tls.recv(1)
 
     server = peer(handler)
     watch = session.watch()

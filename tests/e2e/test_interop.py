@@ -338,7 +338,7 @@ CLIENTS = {
         "rtls",
         [{}, *of_versions(["1.2"], suite=OLD_SUITES[:6])],
     ),
-    "Python": python("ssl", [{}, *of_versions(["1.2", "1.3"], group=["X25519", "prime256v1"])]),
+    "Python": python("ssl", [{}, *of_versions(["1.2", "1.3"], group=["prime256v1", "secp384r1"])]),
     "tlslite-ng": python("tlslite", of_versions(["1.2", "1.3"], suite=AEADS, group=CURVES)),
     "Mbed TLS": python("mbedtls", [{"suite": suite} for suite in MBEDTLS]),
     "Botan": one_by_one(

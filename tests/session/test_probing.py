@@ -12,11 +12,12 @@ from mitml4.tls.probe import Case, Probes
 
 NAME = "example.test"
 ALWAYS = {"old_version", "revoked"}
-"""What Python's client does not offer."""
+"""What these clients do not offer."""
 
 
 def context(proxy, *, checks: bool) -> ssl.SSLContext:
     settings = proxy.client_context()
+    settings.minimum_version = ssl.TLSVersion.TLSv1_2  # Debian's Python offers more
     if not checks:
         settings.check_hostname = False
         settings.verify_mode = ssl.CERT_NONE
