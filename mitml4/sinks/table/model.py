@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Iterable
 from dataclasses import field, replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from itertools import islice
 from typing import ClassVar, Final, Literal, TypeAlias
 
 from rich.cells import cell_len
 
+from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.events import (
     FAILURES,
@@ -78,6 +79,8 @@ class Row:
     """Whether a rule has changed something."""
     fell_back: bool = False
     """Whether its client had tried QUIC before, which was refused."""
+    refused_sni: str | None = None
+    """The name for which the client had tried it, where that is known."""
     process: str = ""
     """The name of the process that has connected, where it is known."""
     info: str = ""
@@ -140,8 +143,8 @@ class TableModel:
     """Whether not all flows are of one process, or of none that is known."""
     _process: str | None = None
     """That of the first flow."""
-    _refused: dict[tuple[str, str], datetime] = field(default_factory=dict)
-    """When QUIC was refused, by client and server; the oldest are forgotten."""
+    _refused: dict[tuple[str, Address], QuicRefused] = field(default_factory=dict)
+    """The last refusal of QUIC, by client and server; the oldest are forgotten."""
     _rows: OrderedDict[int, Row] = field(default_factory=OrderedDict)
     _closed: deque[int] = field(default_factory=deque)
     _failures: deque[int] = field(default_factory=deque)
@@ -230,26 +233,29 @@ class TableModel:
         process = _shown(event.process.name) if event.process else ""
         self._process = process if self._process is None else self._process
         self.has_several_processes |= process != self._process
+        refused = self._refusal_before(event)
         self._rows[event.flow] = Row(
             flow=event.flow,
             client=event.client.ip,
             server=_shown(event.name or event.destination.ip),
             port=event.destination.port,
-            fell_back=self._falls_back(event),
+            fell_back=refused is not None,
+            refused_sni=refused.sni if refused else None,
             process=process,
         )
 
     def _refuse(self, event: QuicRefused) -> None:
-        ends = event.client.ip, event.destination.ip
+        ends = event.client.ip, event.destination
         self._refused.pop(ends, None)
         if len(self._refused) >= _MAX_REFUSED:
             del self._refused[next(iter(self._refused))]
-        self._refused[ends] = event.time
+        self._refused[ends] = event
 
-    def _falls_back(self, event: FlowOpen) -> bool:
-        """Whether its client has just tried QUIC with the same server."""
-        refused_at = self._refused.get((event.client.ip, event.destination.ip))
-        return refused_at is not None and event.time - refused_at <= _FALLBACK_WITHIN
+    def _refusal_before(self, event: FlowOpen) -> QuicRefused | None:
+        """What its client has just tried with the same port of the same server by QUIC."""
+        refused = self._refused.get((event.client.ip, event.destination))
+        is_recent = refused is not None and event.time - refused.time <= _FALLBACK_WITHIN
+        return refused if is_recent else None
 
     def _forget_one(self) -> None:
         """Remove the flow that closed first, preferably one that did not fail; the oldest flow, if
@@ -302,6 +308,9 @@ def _add_layer(row: Row, event: FlowLayer) -> None:
     if named := server_of(event.details, Target(row.server, row.port)):
         row.server, row.port, row.is_named = _shown(named.host), named.port, True
     row.is_proxy |= getattr(event.details, "absolute_form", False)
+    sni = getattr(event.details, "sni", None)
+    if sni and row.refused_sni and sni != row.refused_sni:
+        row.fell_back = False  # another program's, or for another site at the address
     if event.action == "passthrough":
         row.passed_through = True
         reason = getattr(event.details, "passthrough", None)

@@ -280,8 +280,40 @@ def test_a_connection_that_comes_instead_of_quic_is_marked() -> None:
     model.add(opened(2))
     model.add(opened(3, client=Address("192.0.2.9", 5000)))
     model.add(opened(4, time=first.time + timedelta(minutes=1)))
+    model.add(opened(5, destination=Address(first.destination.ip, 22)))
     texts = {row.flow: row.text for row in model.listed()}
-    assert texts == {1: "", 2: "QUIC refused, by TCP", 3: "", 4: ""}
+    assert texts == {1: "", 2: "QUIC refused, by TCP", 3: "", 4: "", 5: ""}
     model.add(replace(request(1, "https://example.com/"), flow=2))
     (row,) = (row for row in model.listed() if row.flow == 2)
     assert row.text == "QUIC refused, by TCP: GET /"
+
+
+@pytest.mark.parametrize(
+    ("tried", "sni", "is_marked"),
+    [
+        ("example.com", "example.com", True),
+        ("example.com", "other.example", False),
+        ("example.com", None, True),
+        (None, "other.example", True),
+    ],
+)
+def test_a_connection_for_another_name_does_not_come_instead_of_quic(
+    tried: str | None, sni: str | None, is_marked: bool
+) -> None:
+    model = TableModel()
+    first = opened()
+    model.add(
+        QuicRefused(
+            client=Address("192.0.2.1", 40000),
+            destination=first.destination,
+            name=None,
+            sni=tried,
+            alpn=None,
+            ja4=None,
+            time=first.time,
+        )
+    )
+    model.add(opened(2))
+    model.add(layer(0, "tls", details=TlsDetails(sni=sni), flow=2))
+    (row,) = model.listed()
+    assert row.fell_back is is_marked
