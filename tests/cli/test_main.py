@@ -366,14 +366,7 @@ def test_an_error_in_a_value_is_in_plain_words(
         (["intercept", "--container", "web", "--container", "db"], "--container"),
         (["intercept", "--netns", "a", "--iface", "lo", "--netns", "a"], "--netns"),
         (["intercept", "--pid", "1", "--pid", "2"], "--pid"),
-        (["run", "-o", "a.jsonl", "--output", "b.jsonl", "--", "true"], "--output"),
         (["proxy", "--filter", "port:80", "--filter", "port:443"], "--filter"),
-        (["detect", "--keylog", "a", "--keylog", "b", "c.pcap"], "--keylog"),
-        (["view", "--html", "a.html", "--html", "b.html", "c.pcap"], "--html"),
-        (["ca", "generate", "--ca-dir", "a", "--ca-dir", "b"], "--ca-dir"),
-        (["ca", "generate", "--name", "a", "--name", "b"], "--name"),
-        (["ca", "export", "-o", "a", "-o", "b"], "--output"),
-        (["doctor", "--ca-dir", "a", "--ca-dir", "b"], "--ca-dir"),
     ],
 )
 def test_what_only_one_can_be_used_of_is_not_replaced_by_the_last(
@@ -385,9 +378,8 @@ def test_what_only_one_can_be_used_of_is_not_replaced_by_the_last(
     )
 
 
-def test_of_numbers_and_choices_the_last_counts() -> None:
-    command = COMMANDS["intercept"].load()
-    context = command.make_context(
-        "intercept", ["--drain", "5s", "--drain", "1s", "--quic", "block", "--quic", "allow"]
-    )
-    assert (context.params["drain"], context.params["quic"]) == (1.0, "allow")
+def test_of_files_numbers_and_choices_the_last_counts() -> None:
+    arguments = ["-o", "a", "--drain", "5s", "--quic", "block"]
+    arguments += ["--output", "b", "--drain", "1s", "--quic", "allow"]
+    given = COMMANDS["intercept"].load().make_context("intercept", arguments).params
+    assert (str(given["output"]), given["drain"], given["quic"]) == ("b", 1.0, "allow")

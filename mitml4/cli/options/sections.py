@@ -26,7 +26,7 @@ __all__ = [
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-_SINGLE: Final = {"directory", "expr", "file", "filename", "name", "pid", "text"}
+_SINGLE: Final = {"expr", "name", "pid"}
 """Types of values of which a second one would say that both are meant."""
 
 
@@ -61,8 +61,8 @@ class Command(click.Command):
         return super().parse_args(ctx, args)
 
     def _refuse_second_values(self, ctx: click.Context, args: list[str]) -> None:
-        """Of options that name one thing, only the last value would be used. Of numbers, durations
-        and choices it is usual that the last replaces the others."""
+        """Of options that select connections, only the last value would be used. Of files, numbers
+        and choices it is usual that the last replaces the others, such as those of an alias."""
         _, _, given = self.make_parser(ctx).parse_args(args.copy())
         for option in given:
             single = isinstance(option, click.Option) and not option.multiple

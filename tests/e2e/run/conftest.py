@@ -140,15 +140,13 @@ class Host:
         stdin: str | None = None,
         env: dict[str, str] | None = None,
     ) -> Ended:
-        """Run a command to its end, by a fork, and see to it that nothing is left. Its events are
-        kept unless `options` say where they are to go."""
+        """Run a command to its end, by a fork, and see to it that nothing is left."""
         before = self.lab.router.call(take_snapshot)
         events = self.scratch / "events.jsonl"
         events.unlink(missing_ok=True)
-        output = ("-o", str(events))
         process = self.stack.enter_context(
             forked.start(
-                self.arguments(command, options if "-o" in options else (*output, *options)),
+                self.arguments(command, ("-o", str(events), *options)),
                 program=self.python,
                 namespace=self.lab.router,
                 mounts=self.mounts,
