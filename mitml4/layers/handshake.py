@@ -86,6 +86,12 @@ class HandshakeTools(CertificateTools):
     engine_memory: EngineMemory = field(default_factory=EngineMemory)
     tickets: Tickets = field(default_factory=partial(Tickets, time.monotonic))
 
+    def note_choice(self, site: EngineSite, hello: ClientHello, chosen: TlsDetails) -> None:
+        """Remember what a server has chosen, where the bridge has that too."""
+        is_1_3 = chosen.version == "TLSv1.3"
+        if is_1_3 or (chosen.version == "TLSv1.2" and has_bridged(hello, chosen.cipher)):
+            self.engine_memory.finished(site, is_1_3=is_1_3)
+
 
 @dataclass(frozen=True, slots=True)
 class LaterWishes:
@@ -301,10 +307,7 @@ class Handshake:
 
     def intercepted(self, client_side: OpenedStream, server_side: OpenedStream) -> Intercepted:
         """Both handshakes are done. What they needed is not kept."""
-        details = self.details
-        is_1_3 = details.version == "TLSv1.3"
-        if is_1_3 or (details.version == "TLSv1.2" and has_bridged(self.hello, details.cipher)):
-            self.tools.engine_memory.finished(self.engine_site, is_1_3=is_1_3)
+        self.tools.note_choice(self.engine_site, self.hello, self.details)
         later = LaterWishes(self.visit, self.bridge.report)
         if not self.tools.contexts.client_identity:
             server_side.on_certificate_request(later.note_request)

@@ -52,6 +52,7 @@ _HELLO_S: Final = 10.0
 _FTP: Final = ("ftp",)
 _FTPS: Final = 990
 """The port of FTP inside TLS from the first byte, whose protocol is not seen before."""
+_NOT_KNOWN: Final = "not known to be bridged, inside another layer"
 _OLDEST: Final = 0x0301
 _NEWEST: Final = 0x0304
 
@@ -204,8 +205,13 @@ class InterceptTls:
         if reason := memory.must_use_openssl(site):
             return reason
         if not may_bridge:
-            return "not known to be bridged, inside another layer"
+            return _NOT_KNOWN
         return ""
+
+    def _learn_choice(self, hello: ClientHello, visit: Visit, details: TlsDetails) -> None:
+        """What the server has answered on a connection that is passed through lets the bridge be
+        used on the next one."""
+        self.tools.note_choice(EngineSite(visit.site, details.ja4), hello, details)
 
     def _onto(self, bridge: Bridge, server_side: Stream) -> Bridge:
         """The bridge to another connection to the server, in place of the first one."""
@@ -235,6 +241,8 @@ class InterceptTls:
         conversation = TlsConversation(context=context, passthrough=reason, certificate=certificate)
         if visit and _has_data_connections(context):
             visit.leave_sessions(closed=True)
+        if visit and hello and reason == _NOT_KNOWN:
+            conversation.on_choice = partial(self._learn_choice, hello, visit)
         if visit and reason == CLIENT_CERTIFICATE:
             conversation.on_client_certificate = visit.answered_request
         await Follower(bridge, context, "passthrough").follow(conversation, speaker)

@@ -6,8 +6,8 @@ by OpenSSL, which costs the server a connection; where nobody can dial again, th
     shown                                         effect
     a site has forced a second connection, or     OpenSSL from the first byte, for the same kind of
       ended a flow that could not dial again        ClientHello
-    a site has chosen TLS 1.3, whichever engine   the bridge may be used inside another layer, where
-      did it                                        nobody can dial again, if TLS 1.3 is offered
+    a site has chosen TLS 1.3, by either engine   the bridge may be used inside another layer, where
+      or passed through                             nobody can dial again, if TLS 1.3 is offered
     a site has chosen a cipher suite of TLS 1.2   the same, for the same kind of ClientHello, which
       that the bridge has                           the site answers in the same way
 
@@ -62,7 +62,8 @@ class EngineMemory:
             self.on_change("forced", site, reason)
 
     def finished(self, site: EngineSite, is_1_3: bool) -> None:
-        """A handshake has finished, by either engine, whose outcome the bridge has too."""
+        """A server has chosen what the bridge has: in a handshake of either engine that has
+        finished, or in one that was passed through."""
         # An entry that is there is not renewed: that takes several times as long as to find it.
         if is_1_3:
             if site.site in self._speaks_1_3:

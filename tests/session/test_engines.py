@@ -112,6 +112,45 @@ async def test_the_bridge_alone_passes_through_what_it_cannot_do(lab, server_ca)
         assert layer.details.server_hello is None
 
 
+STARTTLS = (b"* OK mail\r\n", b"a STARTTLS\r\n", b"a OK go\r\n")
+"""Of IMAP: unlike SMTP's, it is not repeated on another connection."""
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_the_bridge_alone_opens_starttls_once_the_server_has_answered_such_a_hello(
+    lab, server_ca, version
+) -> None:
+    context = server_context(server_ca)
+    context.maximum_version = version
+
+    async def speak(stream: trio.SocketStream, *, as_server: bool) -> None:
+        for count, line in enumerate(STARTTLS):
+            if as_server is (count % 2 == 0):
+                await stream.send_all(line)
+            else:
+                assert await stream.receive_some() == line
+
+    async def serve(stream: trio.SocketStream) -> None:
+        await speak(stream, as_server=True)
+        await echo_over(context)(stream)
+
+    async with lab(serve, engine="bridge") as proxy:
+        own = proxy.client_context()
+        server_ca.configure_trust(own)
+        own.set_ciphers("ALL")
+        for count in (1, 2):
+            stream = await proxy.connect()
+            with trio.fail_after(5):
+                await speak(stream, as_server=False)
+            client = trio.SSLStream(stream, own, server_hostname="example.test")
+            await say(client)
+            await client.aclose()
+            await proxy.wait_closed(count)
+        layers = [layer for layer in proxy.of(FlowLayer) if layer.protocol == "tls"]
+        assert [layer.action for layer in layers] == ["passthrough", "intercepted"]
+        assert layers[1].details.server_hello == "exact"
+
+
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_a_session_that_the_client_resumes_is_resumed_at_the_server(
     lab, server_ca, version

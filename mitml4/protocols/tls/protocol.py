@@ -249,6 +249,8 @@ class TlsConversation(Conversation):
     on_client_certificate: Callable[[bool], None] | None = None
     """Called with the client's answer to a server that asks for its certificate, if it can be seen:
     True, it has none. Without this callback, the client is not read after its hello."""
+    on_choice: Callable[[TlsDetails], None] | None = None
+    """Called when the server has chosen version and cipher suite."""
     certificate: CertificateDetails | None = None
     """What the server has shown on an earlier connection, which this one replaces."""
     _details: TlsDetails = field(default_factory=TlsDetails)
@@ -335,6 +337,8 @@ class TlsConversation(Conversation):
             case HandshakeType.SERVER_HELLO:
                 self._server = ServerHello.of(message)
                 self._details = self._details.with_server_hello(self._server)
+                if self.on_choice and not self._server.is_retry:
+                    self.on_choice(self._details)
                 if self._server.is_tls13 and not self._server.is_retry:
                     self._close(direction)
             case HandshakeType.CERTIFICATE:
