@@ -208,7 +208,11 @@ def commands(folder: Path, port: int) -> Mapping[str, list[str]]:
     every = {
         "nghttpd": ["nghttpd", "--no-tls", "-a", "127.0.0.1", "-d", str(folder), str(port)],
         "nginx": ["nginx", "-c", str(folder / "nginx.conf")],
-        "hypercorn": [str(hypercorn), "-b", f"127.0.0.1:{port}", "app:app"],
+        # It would close an idle connection after 5 s, while the client still waits or not.
+        "hypercorn": [
+            *(str(hypercorn), "-b", f"127.0.0.1:{port}"),
+            *("--keep-alive", str(int(10 * LIMIT_S)), "app:app"),
+        ],
     }
     return {name: argv for name, argv in every.items() if shutil.which(argv[0])}
 

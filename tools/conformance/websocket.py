@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Final
 
 import kosoku
+import kosoku.cases
 from websockets.asyncio.server import ServerConnection, serve
 
 AT_ONCE: Final = 2
+MESSAGES_S: Final = 600
+"""How long the messages of a case may take. Autobahn allows a minute for a thousand."""
 # Of 9.* (limits) and 12.*, 13.* (compression), those that move megabytes and not gigabytes.
 CASES: Final = (
     *("1.*", "2.*", "3.*", "4.*", "5.*", "6.*", "7.*", "10.*"),
@@ -34,8 +37,19 @@ async def echo(connection: ServerConnection) -> None:
         await connection.send(message)
 
 
+def allow_more_time() -> None:
+    """Whether an answer comes is measured, and not how soon, which is the machine's."""
+    every = {base for case in kosoku.cases.CASES.values() for base in case.mro()[:-1]}
+    for case in every:
+        if "WAITSECS" in vars(case):
+            case.WAITSECS = MESSAGES_S
+        elif case.__bases__ == (object,):
+            case.WAITSECS = property(lambda _: MESSAGES_S, lambda _case, _seconds: None)
+
+
 async def outcomes(names: Sequence[str]) -> dict[str, str]:
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
+    allow_more_time()
     async with serve(echo, "127.0.0.1", 0, max_size=1 << 25, ping_interval=None) as server:
         (listener,) = server.sockets
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
