@@ -18,7 +18,9 @@ from typing import Final, Generic
 
 import trio
 
+from mitml4.errors import MachineError
 from mitml4.sinks.format import Format, Item
+from mitml4.sinks.last_user import LastUser
 from mitml4.sinks.shares import FairQueue, Shares
 from mitml4.sinks.updates import Published
 
@@ -70,6 +72,7 @@ class Background(Generic[Item]):
         self._reader_gone = False
         self._is_abandoned = False
         self._timeout = trio.CancelScope()
+        self._use = LastUser(self._close)
 
     @property
     def dropped(self) -> int:
@@ -93,17 +96,12 @@ class Background(Generic[Item]):
                 with self._timeout:
                     await self._has_begun.wait()
                     token = trio.lowlevel.current_trio_token()
-                    Thread(target=self._work, args=(token,), name="writer", daemon=True).start()
+                    _start(Thread(target=self._work, args=(token,), name="writer", daemon=True))
                     await self._has_ended.wait()
             finally:
                 self._let_go()
             nursery.cancel_scope.cancel()
         failure = self._failure
-        if self._has_ended.is_set():
-            try:
-                self._format.file.close()
-            except OSError as error:
-                failure = failure or error
         if isinstance(failure, ConnectionError):  # a pipe's reader has gone, or a socket's
             raise BrokenPipeError from failure
         if isinstance(failure, OSError):
@@ -125,21 +123,31 @@ class Background(Generic[Item]):
 
     def _let_go(self) -> None:
         """Drop what is queued, and everything that follows. If the thread still writes, that is the
-        last that it does."""
+        last that it does, and it closes the file."""
         with self._lock:
             self._not_written += len(self._waiting)
             if not self._has_ended.is_set():
                 self._not_written += self._being_written
             self._waiting = FairQueue(Shares(0), Shares(0))
             self._is_abandoned = True
+        self._use.close()
         self._tell_news()
+
+    def _close(self) -> None:
+        try:
+            self._format.close()
+        except OSError as error:
+            self._failure = self._failure or error
 
     def _work(self, token: trio.lowlevel.TrioToken) -> None:
         """The thread."""
+        if not self._use.begin():
+            return
         try:
             self._write_what_comes()
         except Exception as error:
             self._failure = error
+        self._use.end()
         with suppress(trio.RunFinishedError):
             token.run_sync_soon(self._has_ended.set)
 
@@ -167,6 +175,8 @@ class Background(Generic[Item]):
 
     async def _watch_reader(self) -> None:
         """Notice that the reader has gone, which a pipe reports to a writer only when it writes."""
+        if self._is_abandoned:  # and closed
+            return
         with select.epoll() as poll:
             try:
                 # Without requested events it still reports EPOLLERR and EPOLLHUP (epoll_ctl(2)).
@@ -176,3 +186,11 @@ class Background(Generic[Item]):
             await trio.lowlevel.wait_readable(poll.fileno())
         self._reader_gone = True
         self._tell_news()
+
+
+def _start(thread: Thread) -> None:
+    """Raises MachineError."""
+    try:
+        thread.start()
+    except RuntimeError as error:  # as Python says that there may be no more
+        raise MachineError("cannot start a thread", hint="ulimit -u") from error

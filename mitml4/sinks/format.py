@@ -48,3 +48,7 @@ class Format(ABC, Generic[Item]):
 
     def finish(self) -> None:
         """Write what follows the last item, in the same way. Raises OSError."""
+
+    def close(self) -> None:
+        """Close the file, wherever its content ends. Raises OSError."""
+        self.file.close()

@@ -127,8 +127,11 @@ class HttpArchive(Format[Exchange]):
         self._write_head()
         if not self._can_rewrite:
             write_all(self.file.descriptor, _TAIL)
+
+    def close(self) -> None:
         if self._writer:
             self._writer.close()
+        super().close()
 
     def _begin(self, event: LayerEvent, request: HttpRequest) -> None:
         flow = self._flows[event.flow]

@@ -64,6 +64,6 @@ class InlineFile(Inline[Item]):
     def finish(self) -> None:
         try:
             super().finish()
-            self._file.close()
+            self._format.close()
         except OSError as error:
             raise self._file.failure(error) from error

@@ -29,6 +29,7 @@ from mitml4.dataclass import dataclass
 from mitml4.events import FlowClose, FlowLayer, FlowOpen
 from mitml4.net.tap import Seen, Tap
 from mitml4.sinks.files import OutputFile, begin_file
+from mitml4.sinks.last_user import LastUser
 from mitml4.sinks.updates import Published, ServerConnected, TlsSecret
 from mitml4.turn import Turn
 from mitml4.whole_writes import write_parts
@@ -116,6 +117,8 @@ class PacketFile:
         self._news = trio.Event()
         self._closing = False
         self._timeout = trio.CancelScope()
+        self._use = LastUser(self._close)
+        self._not_closed: OSError | None = None
 
     @classmethod
     def to_file(cls, path: Path, taps: Sequence[Tap]) -> PacketFile:
@@ -153,13 +156,14 @@ class PacketFile:
                 with self._timeout:
                     try:
                         await self._write_what_comes()
-                        self._file.close()
                     except OSError as error:
                         failure = error
                 nursery.cancel_scope.cancel()
         finally:
+            self._use.close()
             for tap in self._taps:
                 tap.close()
+        failure = failure or self._not_closed
         if isinstance(failure, BrokenPipeError):
             raise failure
         if failure:
@@ -256,9 +260,21 @@ class PacketFile:
     async def _write(self, parts: Sequence[bytes]) -> None:
         """Write in a thread, which is abandoned if it blocks too long. Raises OSError."""
         if parts:
-            await trio.to_thread.run_sync(
-                write_parts, self._file.descriptor, parts, abandon_on_cancel=True
-            )
+            await trio.to_thread.run_sync(self._write_here, parts, abandon_on_cancel=True)
+
+    def _write_here(self, parts: Sequence[bytes]) -> None:
+        if not self._use.begin():
+            return
+        try:
+            write_parts(self._file.descriptor, parts)
+        finally:
+            self._use.end()
+
+    def _close(self) -> None:
+        try:
+            self._file.close()
+        except OSError as error:
+            self._not_closed = error
 
 
 def _introduction(taps: Sequence[Tap]) -> bytes:

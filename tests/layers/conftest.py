@@ -41,6 +41,7 @@ from mitml4.tls.offer import prepare
 from mitml4.tls.pinning import PassthroughCache
 from mitml4.tls.stream import tls_over
 from mitml4.tls.verify import Verifier
+from tests.steps import Steps
 
 CLIENT = Address("192.0.2.1", 50000)
 SERVER = Address("192.0.2.2", 443)
@@ -168,29 +169,6 @@ class Arrived:
 
     def refuse(self, _reason: OSError | None) -> None:
         self.stream.abort()
-
-
-class Steps(trio.abc.Instrument):
-    """Counts how often the tasks of a flow have waited, and acts at one of them."""
-
-    def __init__(self, act_at: int | None, act: Callable[[], None]) -> None:
-        self.act_at = act_at
-        self.act = act
-        self.root: trio.lowlevel.Task | None = None
-        self.count = 0
-
-    def after_task_step(self, task: trio.lowlevel.Task) -> None:
-        if not self._is_ours(task):
-            return
-        self.count += 1
-        if self.count == self.act_at:
-            self.act()
-
-    def _is_ours(self, task: trio.lowlevel.Task | None) -> bool:
-        while task and task is not self.root:
-            nursery = task.parent_nursery
-            task = nursery.parent_task if nursery else None
-        return task is not None and self.root is not None
 
 
 @dataclass

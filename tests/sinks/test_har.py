@@ -673,7 +673,7 @@ def test_a_session_that_is_killed_at_any_byte_leaves_an_archive(tmp_path: Path) 
         lengths.add(len(json.loads(path.read_bytes())["log"]["entries"]))
         assert lengths == ({1} if size < end else {1, 2})
         sink.finish()
-        sink.file.close()
+        sink.close()
 
 
 def asked_to_write(path: Path) -> bytes:
@@ -685,11 +685,11 @@ def asked_to_write(path: Path) -> bytes:
     ours.sendall(b"\0" * 12)  # the answer
     sink.write(completed(sink, 3, "y"))
     sink.finish()
+    sink.close()
     with ours, channel:
         sent = b""
         while piece := ours.recv(1 << 16):
             sent += piece
-    sink.file.close()
     return sent
 
 

@@ -288,8 +288,6 @@ async def test_a_full_disk_is_said_and_a_gone_reader_too(tap) -> None:
     os.close(read_end)
     with pytest.raises(BrokenPipeError):
         await run(write_end)
-    os.close(write_end)
-    os.close(full)
 
 
 async def test_a_reader_that_stands_still_does_not_stop_the_end(tap, monkeypatch) -> None:
