@@ -6,12 +6,14 @@ A hint is the next command to type, or the next thing to check. The command line
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 from enum import IntEnum
-from typing import TypeVar
+from typing import Final, TypeVar
 
 __all__ = [
+    "LIMITS",
     "CaptureError",
     "CertificateError",
     "ExitCode",
@@ -20,7 +22,18 @@ __all__ = [
     "ProtocolError",
     "UsageError",
     "cannot_read",
+    "limit_hint",
 ]
+
+LIMITS: Final = {
+    errno.EMFILE: "ulimit -n",
+    errno.ENFILE: "sysctl fs.file-nr",
+    errno.EAGAIN: "ulimit -u",
+    errno.EFBIG: "ulimit -f",
+    errno.ENOMEM: "free -m",
+    errno.ENOBUFS: "free -m",
+}
+"""What the machine lacks by the error that tells it, and the command that shows it."""
 
 
 class ExitCode(IntEnum):
@@ -77,3 +90,8 @@ def cannot_read(kind: type[E], file: str | os.PathLike[str], error: OSError) -> 
     """The error, of this kind, for a file that the user has named."""
     hint = f"ls -l {shlex.quote(os.fspath(file))}"
     return kind(f"cannot read {os.fspath(file)}: {error.strerror}", hint=hint)
+
+
+def limit_hint(error: OSError, otherwise: str = "sudo dmesg | tail") -> str:
+    """The command that shows the limit that has caused an error; `otherwise` if it was none."""
+    return LIMITS.get(error.errno or 0, otherwise)

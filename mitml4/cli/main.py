@@ -29,7 +29,7 @@ from mitml4 import __version__
 from mitml4.cli.console import Console, let_go_of_stdout
 from mitml4.cli.origin import origin_of
 from mitml4.dataclass import dataclass
-from mitml4.errors import ExitCode, MachineError, MitmError, UsageError
+from mitml4.errors import LIMITS, ExitCode, MachineError, MitmError, UsageError, limit_hint
 from mitml4.screen.terminal import Color
 
 __all__ = ["COMMANDS", "COMPLETE_VARIABLE", "ENVIRONMENT_PREFIX", "Entry", "cli", "main", "run"]
@@ -51,7 +51,8 @@ _PLAIN: Final = (
     (r"(\S+) is not in the range x>=(\S+)", r"\1 is less than \2"),
 )
 """What click says of values, and plain words for it."""
-_TOO_MANY_OPEN: Final = {errno.EMFILE, errno.ENFILE}
+_NO_THREAD: Final = "can't start new thread"
+"""How Python says it (threading.Thread.start)."""
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
 
 
@@ -222,10 +223,14 @@ def _answer(error: BaseException, console: Console) -> int:
             where = error.filename or "standard output"
             hint = _UNWRITABLE[error.errno]
             failure = MitmError(f"cannot write to {where}: {error.strerror}", hint=hint)
-        case OSError() if error.errno in _TOO_MANY_OPEN:
+        case OSError() if error.errno in LIMITS:
             failure = MachineError(
-                f"cannot open what is needed: {error.strerror}", hint="ulimit -n"
+                f"cannot get what is needed: {error.strerror}", hint=limit_hint(error)
             )
+        case RuntimeError() if str(error) == _NO_THREAD:
+            failure = MachineError("cannot start a thread", hint="ulimit -u")
+        case MemoryError():
+            failure = MachineError("cannot get what is needed: memory", hint="free -m")
         case MitmError():
             failure = error
         case _:

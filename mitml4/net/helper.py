@@ -13,9 +13,8 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeAlias
 
-from mitml4.errors import MachineError
+from mitml4.errors import MachineError, limit_hint
 from mitml4.net import processes
-from mitml4.net.tools import limit_hint
 
 __all__ = ["Answer", "ask", "send", "serve", "start"]
 

@@ -15,11 +15,10 @@ import trio
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.errors import MachineError
+from mitml4.errors import MachineError, limit_hint
 from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
 from mitml4.net.place import HERE, Place
 from mitml4.net.stream import Transport
-from mitml4.net.tools import limit_hint
 
 __all__ = ["Accepted", "Ends", "IncomingConnection", "Listener", "listen"]
 

@@ -3,7 +3,6 @@ messages."""
 
 from __future__ import annotations
 
-import errno
 import os
 import shlex
 import shutil
@@ -14,7 +13,7 @@ from typing import Final
 
 import trio
 
-from mitml4.errors import MachineError
+from mitml4.errors import MachineError, limit_hint
 
 __all__ = [
     "Ended",
@@ -22,28 +21,14 @@ __all__ = [
     "check_tools",
     "complaint",
     "environment",
-    "limit_hint",
     "run",
     "run_ip",
     "run_nft",
 ]
 
-_LIMITS: Final = {
-    errno.EMFILE: "ulimit -n",
-    errno.EAGAIN: "ulimit -u",
-    errno.EFBIG: "ulimit -f",
-}
-"""If a user's limit is the cause: the command that shows and sets it."""
-
 _PACKAGES: Final = (("nft", "nftables"), ("ip", "iproute2"))
 
 Ended = subprocess.CompletedProcess[str]
-
-
-def limit_hint(error: OSError, otherwise: str | None = None) -> str | None:
-    """The command that shows and sets the limit that has caused an error; `otherwise` if it was
-    none of a user's limits."""
-    return _LIMITS.get(error.errno or 0, otherwise)
 
 
 def environment() -> dict[str, str]:
@@ -127,8 +112,7 @@ def _starting(program: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = limit_hint(error)
-        raise MachineError(f"{program}: {error.strerror}", hint=hint) from error
+        raise MachineError(f"{program}: {error.strerror}", hint=limit_hint(error)) from error
 
 
 def _printed(ended: Ended) -> str:

@@ -127,10 +127,26 @@ def test_an_error_is_one_line_and_a_hint(ending, error: MitmError, code: int) ->
     assert ending(error) == (code, "error: it failed\nhint: try again\n")
 
 
-def test_a_limit_on_descriptors_is_told_as_such(ending) -> None:
-    code, said = ending(OSError(errno.EMFILE, os.strerror(errno.EMFILE), "library.py"))
+@pytest.mark.parametrize(
+    ("number", "hint"),
+    [
+        (errno.EMFILE, "ulimit -n"),
+        (errno.ENFILE, "sysctl fs.file-nr"),
+        (errno.EAGAIN, "ulimit -u"),
+        (errno.ENOMEM, "free -m"),
+        (errno.ENOBUFS, "free -m"),
+    ],
+)
+def test_what_the_machine_lacks_is_told_as_such(ending, number: int, hint: str) -> None:
+    code, said = ending(OSError(number, os.strerror(number), "library.py"))
     assert code == 3
-    assert said == "error: cannot open what is needed: Too many open files\nhint: ulimit -n\n"
+    assert said == f"error: cannot get what is needed: {os.strerror(number)}\nhint: {hint}\n"
+
+
+def test_a_lack_of_memory_or_threads_is_told_as_such(ending) -> None:
+    none_more = RuntimeError("can't start new thread")
+    assert ending(none_more) == (3, "error: cannot start a thread\nhint: ulimit -u\n")
+    assert ending(MemoryError()) == (3, "error: cannot get what is needed: memory\nhint: free -m\n")
 
 
 def test_an_error_without_a_hint_is_one_line(ending) -> None:

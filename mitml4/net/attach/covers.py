@@ -130,7 +130,7 @@ class _Covering:
                 self._is_restricted = True
             case "file" | "directory":
                 if self._is_restricted:
-                    raise MachineError("the session runs already")
+                    raise MachineError("the session runs already", hint="start it again")
                 target, contents = descriptors
                 name = WORKSHOP / str(len(self._laid))
                 os.lseek(contents, 0, os.SEEK_SET)

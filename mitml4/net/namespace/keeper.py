@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from mitml4.errors import MachineError
+from mitml4.errors import MachineError, limit_hint
 from mitml4.net import capabilities, helper, isolation, processes
 from mitml4.net.capabilities import Capability
 from mitml4.net.dial import set_ip_transparent
@@ -38,7 +38,7 @@ from mitml4.net.namespace.rules import (
 from mitml4.net.namespace.userns import explain_powerless, explain_refusal
 from mitml4.net.owner.diag import open_diag
 from mitml4.net.tap import packet_socket
-from mitml4.net.tools import limit_hint, run
+from mitml4.net.tools import run
 
 __all__ = ["KINDS", "AtEnd", "keep"]
 
@@ -102,7 +102,7 @@ class _Keeper:
 
     def serve(self, what: str, arguments: dict[str, Any], descriptors: list[int]) -> helper.Answer:
         if self._is_restricted and what not in _WHILE_IT_RUNS:
-            raise MachineError(f"the command runs already: {what}")
+            raise MachineError(f"the command runs already: {what}", hint="start it again")
         match what:
             case "restrict":
                 self._is_restricted = True
@@ -215,7 +215,8 @@ def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
 def _dial_socket(family: int) -> socket.socket:
     """A socket for a connection to a server inside that is not intercepted again."""
     if family not in _FAMILIES:
-        raise MachineError(f"the namespace has no route of the family {family}")
+        reason = f"the namespace has no route of the family {family}"
+        raise MachineError(reason, hint="ip route")
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, Mark.OWN)
     return sock

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from mitml4.dataclass import dataclass
-from mitml4.errors import MachineError
+from mitml4.errors import MachineError, limit_hint
 from mitml4.net import helper, isolation
 from mitml4.net.namespace.channel import InjectionSockets
 from mitml4.net.namespace.hidden import directories_of, sockets_of_host
@@ -30,7 +30,7 @@ from mitml4.net.namespace.keeper import KINDS, AtEnd, keep
 from mitml4.net.namespace.rules import Sources
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.tap import LOOPBACK, Tap
-from mitml4.net.tools import check_tools, limit_hint, run
+from mitml4.net.tools import check_tools, run
 
 __all__ = ["Namespace", "sources_of_host"]
 

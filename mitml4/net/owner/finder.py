@@ -21,14 +21,13 @@ import trio
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
-from mitml4.errors import MachineError
+from mitml4.errors import MachineError, limit_hint
 from mitml4.net import helper, isolation
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
 from mitml4.net.isolation import CLONE_NEWUSER
 from mitml4.net.owner.diag import open_diag, owned
 from mitml4.net.owner.processes import ProcessTable
-from mitml4.net.tools import limit_hint
 from mitml4.process import Process, RunningProcess
 
 __all__ = ["OwnerFinder"]

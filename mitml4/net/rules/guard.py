@@ -150,7 +150,8 @@ class Guard:
             raise GuardLostError("nft does not answer", hint="nft list ruleset")
         complaint = next((line for line in printed if line.startswith("Error: ")), None)
         if complaint is not None:
-            raise NftError(f"nft: {complaint.removeprefix('Error: ')}")
+            reason = f"nft: {complaint.removeprefix('Error: ')}"
+            raise NftError(reason, hint="mitml4 doctor")
         return "\n".join(printed)
 
     async def _ask(self, command: str) -> list[str]:
@@ -167,7 +168,9 @@ class Guard:
         except (trio.BrokenResourceError, trio.ClosedResourceError, EOFError) as error:
             printed += await self._last_lines()
             reason = f": {printed[0]}" if printed else ""
-            raise GuardLostError(f"nft has ended, and with it the rules{reason}") from error
+            raise GuardLostError(
+                f"nft has ended, and with it the rules{reason}", hint="sudo dmesg | tail"
+            ) from error
         return printed
 
     async def restrict(self, *allowed: str) -> None:

@@ -94,13 +94,13 @@ class Interception:
     async def stop_intercepting(self) -> None:
         """Stop intercepting new connections; open ones continue.
 
-        If the guard has ended there are no rules, and nothing is done.
+        If the guard has ended there are no rules, and nothing is done. Raises NftError.
         """
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.stop_interception)
 
     async def resume_intercepting(self) -> None:
-        """Intercept new connections again."""
+        """Intercept new connections again. Raises NftError."""
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.resume_interception)
 
@@ -178,7 +178,7 @@ class Interception:
     async def quic_blocked(self) -> int:
         """How many QUIC packets were refused, as far as is known."""
         if self._rules.blocks_quic:
-            with suppress(GuardLostError):
+            with suppress(GuardLostError, NftError):
                 answer = await self._guard.tell(self._rules.count_quic)
                 found = re.search(r"packets (\d+)", answer)
                 assert found is not None, answer

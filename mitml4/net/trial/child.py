@@ -89,9 +89,9 @@ def _answer(work: Callable[[], object], writer: int, parent: int) -> NoReturn:
 
 def _outcome(answer: bytes | None, timeout_s: float) -> Any:
     if answer is None:
-        raise MachineError(f"the test did not end within {timeout_s:g} s")
+        raise MachineError(f"the test did not end within {timeout_s:g} s", hint="uptime")
     if not answer:
-        raise MachineError("the test ended without a result")
+        raise MachineError("the test ended without a result", hint="sudo dmesg | tail")
     outcome, failure = pickle.loads(answer)
     if failure is not None:
         raise failure

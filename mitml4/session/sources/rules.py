@@ -20,6 +20,7 @@ from mitml4.net.links import Change
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.place import HERE
+from mitml4.net.rules.guard import NftError
 from mitml4.net.rules.interception import Interception, Preparation, intercepting
 from mitml4.net.rules.notes import belongs
 from mitml4.net.rules.scope import Cgroup, Owner, Scope
@@ -131,7 +132,9 @@ class Rules:
             nursery.start_soon(self._watch_rules_of_others, session)
 
     async def close(self) -> list[IncomingConnection]:
-        await self.interception.stop_intercepting()
+        # Where the kernel lacks memory for it, the rules end with the guard, after the open flows.
+        with suppress(NftError):
+            await self.interception.stop_intercepting()
         return await self.interception.gate.waiting()
 
     async def _watch_guard(self, session: SessionControl) -> None:
