@@ -10,7 +10,7 @@ import errno
 import os
 import shlex
 from enum import IntEnum
-from typing import Final, TypeVar
+from typing import Final
 
 __all__ = [
     "LIMITS",
@@ -83,12 +83,12 @@ class ProtocolError(MitmError):
     """Bytes from the network that break their protocol. The only error that bytes can cause."""
 
 
-E = TypeVar("E", bound=MitmError)
-
-
-def cannot_read(kind: type[E], file: str | os.PathLike[str], error: OSError) -> E:
-    """The error, of this kind, for a file that the user has named."""
-    hint = f"ls -l {shlex.quote(os.fspath(file))}"
+def cannot_read(kind: type[MitmError], file: str | os.PathLike[str], error: OSError) -> MitmError:
+    """The error, of this kind, for a file that the user has named. What the machine lacks to read
+    it is no wrong usage."""
+    hint = limit_hint(error, f"ls -l {shlex.quote(os.fspath(file))}")
+    if kind is UsageError and error.errno in LIMITS:
+        kind = MachineError
     return kind(f"cannot read {os.fspath(file)}: {error.strerror}", hint=hint)
 
 

@@ -10,7 +10,7 @@ import logging
 import math
 import os
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, ExitStack, closing
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -165,15 +165,15 @@ class Session:
         ended the session early; everything is closed then, too."""
         self._passthrough_cache = interceptor.passthrough_cache
         self._ca_page = ca_page
-        async with writing(self.outputs.sinks, self._lose):
-            async with opening as sources:
-                self._workers = self._start_workers(sources, interceptor)
-                self.hub.publish(self._start_event(sources, authority))
-                for note in self.config.routes.notes():
-                    self.note(note)
-                await self._serve(sources, interceptor)
-            self.hub.publish(self.hub.totals.stop(self.reason, self.hub.dropped_events))
-        self.outputs.close()
+        with closing(self.outputs):
+            async with writing(self.outputs.sinks, self._lose):
+                async with opening as sources:
+                    self._workers = self._start_workers(sources, interceptor)
+                    self.hub.publish(self._start_event(sources, authority))
+                    for note in self.config.routes.notes():
+                        self.note(note)
+                    await self._serve(sources, interceptor)
+                self.hub.publish(self.hub.totals.stop(self.reason, self.hub.dropped_events))
         if self._failure:
             raise self._failure
 
@@ -310,6 +310,17 @@ class Session:
     async def _serve(self, sources: Sequence[FlowSource], interceptor: TlsInterceptor) -> None:
         """Run flows until asked to stop, then wait for the open ones."""
         relay = Relay(PipePool(self._limits.pipes))
+        with ExitStack() as at_end:
+            at_end.callback(relay.pipes.close)
+            for each in (self.rules, self._workers, self._scripts):
+                if each:
+                    at_end.callback(each.close)
+            at_end.callback(self.flows.refuse_waiting)
+            await self._run_flows(sources, interceptor, relay)
+
+    async def _run_flows(
+        self, sources: Sequence[FlowSource], interceptor: TlsInterceptor, relay: Relay
+    ) -> None:
         services = [
             self.services_of(source, number, relay, interceptor)
             for number, source in enumerate(sources)
@@ -345,13 +356,6 @@ class Session:
             if self._scripts:
                 await self._scripts.finish()
             nursery.cancel_scope.cancel()
-        if self._scripts:
-            self._scripts.close()
-        if self._workers:
-            self._workers.close()
-        if self.rules:
-            self.rules.close()
-        relay.pipes.close()
 
     async def _accept(self, source: FlowSource, services: Services) -> None:
         while True:

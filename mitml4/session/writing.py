@@ -109,8 +109,9 @@ def notes_of(outputs: Outputs[LiveSink], cut_off: Container[str] = ()) -> Iterab
 async def writing(sinks: Iterable[LiveSink], lost: Lost) -> AsyncIterator[None]:
     """Run the sinks. On exit, what they still hold is written first."""
     async with trio.open_nursery() as nursery:
-        for sink in sinks:
-            await nursery.start(_write, sink, lost)
+        with trio.CancelScope(shield=True):  # what has begun to run closes what it holds
+            for sink in sinks:
+                await nursery.start(_write, sink, lost)
         try:
             yield
         finally:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from mitml4.errors import MitmError
+from mitml4.errors import LIMITS, MitmError, limit_hint
 from mitml4.files import RefusedError, open_output
 from mitml4.whole_writes import is_regular, write_all, write_parts
 
@@ -82,8 +82,8 @@ def write_failure(name: str, error: OSError) -> MitmError:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             hint = f"df {place}"
-        case errno.EFBIG:
-            hint = "ulimit -f"
+        case number if number in LIMITS:
+            hint = limit_hint(error)
         case errno.ENOENT if not os.path.isdir(directory):
             hint = f"mkdir -p {place}"
         case _:
