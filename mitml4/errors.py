@@ -32,6 +32,7 @@ LIMITS: Final = {
     errno.EFBIG: "ulimit -f",
     errno.ENOMEM: "free -m",
     errno.ENOBUFS: "free -m",
+    errno.EADDRINUSE: "ss -s",
 }
 """What the machine lacks by the error that tells it, and the command that shows it."""
 

@@ -18,25 +18,22 @@ import errno
 import os
 import random
 import signal
-import socket
-import ssl
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from soaking.lab import Lab
 from soaking.measure import Held
-from soaking.servers import HOST, Site, start_web_and_echo
+from soaking.servers import Site, start_web_and_echo
 from soaking.session import EndedError, Session
-
-from mitml4.lab.network import SERVER_V4
+from soaking.visits import VISITS, visit_all
 
 _NOTHING_LEFT: Final = ("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM")
 _AGAIN: Final = ("EINTR", "EAGAIN")
@@ -75,7 +72,6 @@ FRESH: Final = {"pipe2"}
 
 MAX_CALLS: Final = 200
 """Calls of one kind that fail; a session makes fewer."""
-TIMEOUT_S: Final = 8.0
 QUIET_S: Final = 20.0
 SETTLED_S: Final = 0.1
 LOOKS: Final = 10
@@ -92,47 +88,6 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.call} {self.number} {self.error}"
-
-
-# --- what the session is asked meanwhile
-
-
-def _request(roots: Path) -> None:
-    context = ssl.create_default_context(cafile=roots)
-    with (
-        socket.create_connection((SERVER_V4, 443), TIMEOUT_S) as plain,
-        context.wrap_socket(plain, server_hostname=HOST) as connection,
-    ):
-        for _ in range(2):
-            connection.sendall(f"GET /1400 HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())
-            answer = b""
-            while len(answer.partition(b"\r\n\r\n")[2]) < 1400:
-                if not (data := connection.recv(65536)):
-                    raise ConnectionError("the answer is not whole")
-                answer += data
-
-
-def _echo(_roots: Path) -> None:
-    said = b"\xc0\xff" + bytes(300_000)
-    with socket.create_connection((SERVER_V4, 7777), TIMEOUT_S) as connection:
-        heard = 0
-        for start in range(0, len(said), 100_000):
-            connection.sendall(said[start : start + 100_000])
-            while heard < min(start + 100_000, len(said)):
-                if not (data := connection.recv(1 << 20)):
-                    raise ConnectionError("the answer is not whole")
-                heard += len(data)
-        connection.shutdown(socket.SHUT_WR)
-        if connection.recv(1):
-            raise ConnectionError("more than was sent")
-
-
-def _refused(_roots: Path) -> None:
-    with suppress(ConnectionRefusedError), socket.create_connection((SERVER_V4, 1), TIMEOUT_S):
-        pass
-
-
-VISITS: Final[Sequence[Callable[[Path], None]]] = (_request, _echo, _refused)
 
 
 class Injector:
@@ -162,17 +117,7 @@ class Injector:
 
     def visit(self) -> list[str]:
         """What has failed."""
-
-        def visit_all() -> list[str]:
-            failed = []
-            for each in VISITS:
-                try:
-                    each(self.session.roots)
-                except OSError as error:
-                    failed.append(f"{each.__name__.strip('_')}: {error}")
-            return failed
-
-        return self.lab.client.call(visit_all)
+        return self.lab.client.call(lambda: visit_all(self.session.roots))
 
     @contextmanager
     def failing(self, case: Case) -> Iterator[Path]:

@@ -135,6 +135,7 @@ def test_an_error_is_one_line_and_a_hint(ending, error: MitmError, code: int) ->
         (errno.EAGAIN, "ulimit -u"),
         (errno.ENOMEM, "free -m"),
         (errno.ENOBUFS, "free -m"),
+        (errno.EADDRINUSE, "ss -s"),
     ],
 )
 def test_what_the_machine_lacks_is_told_as_such(ending, number: int, hint: str) -> None:
