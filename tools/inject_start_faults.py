@@ -319,7 +319,7 @@ class Try:
 
     @property
     def steps(self) -> str:
-        """How many steps its tasks took; 0: it came to the one at which it was interrupted; nothing:
+        """How many steps its tasks took; 0: it came to the one at which it was interrupted; empty:
         it did not."""
         path = self.place / "steps"
         return path.read_text() if path.exists() else ""
@@ -366,8 +366,15 @@ class Try:
 
     def _injected(self) -> str:
         """What strace has told of the calls that failed."""
-        lines = self.told_calls.splitlines()
-        return "\n".join(line for line in lines if line.endswith("(INJECTED)"))
+        begun: dict[str, str] = {}
+        failed = []
+        for line in self.told_calls.splitlines():
+            pid, _, call = line.partition(" ")
+            if call.endswith("<unfinished ...>"):
+                begun[pid] = call
+            elif call.endswith("(INJECTED)"):
+                failed.append(f"{pid} {begun.get(pid, '') if '<...' in call else ''}{call}")
+        return "\n".join(failed)
 
     @property
     def told_calls(self) -> str:

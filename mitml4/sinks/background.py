@@ -95,9 +95,8 @@ class Background(Generic[Item]):
             try:
                 with self._timeout:
                     await self._has_begun.wait()
-                    token = trio.lowlevel.current_trio_token()
-                    _start(Thread(target=self._work, args=(token,), name="writer", daemon=True))
-                    await self._has_ended.wait()
+                    if self._start(trio.lowlevel.current_trio_token()):
+                        await self._has_ended.wait()
             finally:
                 self._let_go()
             nursery.cancel_scope.cancel()
@@ -138,6 +137,14 @@ class Background(Generic[Item]):
             self._format.close()
         except OSError as error:
             self._failure = self._failure or error
+
+    def _start(self, token: trio.lowlevel.TrioToken) -> bool:
+        """Start the thread. Returns whether there may be another one."""
+        try:
+            Thread(target=self._work, args=(token,), name="writer", daemon=True).start()
+        except RuntimeError:
+            self._failure = MachineError("cannot start a thread", hint="ulimit -u")
+        return not self._failure
 
     def _work(self, token: trio.lowlevel.TrioToken) -> None:
         """The thread."""
@@ -186,11 +193,3 @@ class Background(Generic[Item]):
             await trio.lowlevel.wait_readable(poll.fileno())
         self._reader_gone = True
         self._tell_news()
-
-
-def _start(thread: Thread) -> None:
-    """Raises MachineError."""
-    try:
-        thread.start()
-    except RuntimeError as error:  # as Python says that there may be no more
-        raise MachineError("cannot start a thread", hint="ulimit -u") from error

@@ -328,3 +328,17 @@ def test_of_a_capture_nothing_is_dropped_however_much_there_is(numbered, tmp_pat
     sink.finish()
     assert sizes(path.read_bytes()) == list(range(2501))
     assert sink.dropped == 0
+
+
+async def test_a_thread_that_cannot_be_started_is_an_error_with_a_hint(
+    numbered, tmp_path, monkeypatch
+) -> None:
+    def refuse(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    sink = to_file(tmp_path / "events")
+    sink.publish(numbered(1))
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(MitmError, match="cannot start a thread") as caught:
+        await sink.run()
+    assert caught.value.hint == "ulimit -u"

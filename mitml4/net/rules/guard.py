@@ -68,6 +68,9 @@ is_there && kill -KILL "$nft"
 _MARKER: Final = "describe ct mark"
 _MARKED: Final = "ct expression, "
 
+# The second one where the kernel did not even take the request, or gave no answer.
+_COMPLAINTS: Final = ("Error: ", "netlink: Error: ")
+
 # readline prints this before each line that it reads, with or without a terminal.
 _PROMPT: Final = "nft> "
 
@@ -148,10 +151,10 @@ class Guard:
                 printed = await self._ask(command)
         if scope.cancelled_caught:
             raise GuardLostError("nft does not answer", hint="nft list ruleset")
-        complaint = next((line for line in printed if line.startswith("Error: ")), None)
+        complaint = next((line for line in printed if line.startswith(_COMPLAINTS)), None)
         if complaint is not None:
-            reason = f"nft: {complaint.removeprefix('Error: ')}"
-            raise NftError(reason, hint="mitml4 doctor")
+            reason = complaint.partition("Error: ")[2]
+            raise NftError(f"nft: {reason}", hint="mitml4 doctor")
         return "\n".join(printed)
 
     async def _ask(self, command: str) -> list[str]:

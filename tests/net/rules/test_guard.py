@@ -28,6 +28,7 @@ while IFS= read -r line; do
             echo "^^^^^" >&2
         fi ;;
     refuse*) echo "Error: syntax error, unexpected string" >&2; echo "$line" >&2 ;;
+    lack*) echo "netlink: Error: Could not process rule: No buffer space available" >&2 ;;
     slow*) read _ < "$STATE/gate"; echo "answer to $line" ;;
     die) exit 3 ;;
     *) echo "answer to $line" ;;
@@ -58,6 +59,15 @@ async def test_a_refusal_is_one_line_of_nft_s_own(state: Path) -> None:
     with pytest.raises(NftError) as caught:
         await guard.tell("refuse this")
     assert caught.value.message == "nft: syntax error, unexpected string"
+    assert "answer to next" in await guard.tell("next")
+    await guard.aclose()
+
+
+async def test_a_request_that_the_kernel_does_not_take_is_a_refusal_too(state: Path) -> None:
+    guard = await Guard.claim()
+    with pytest.raises(NftError) as caught:
+        await guard.tell("lack of memory")
+    assert caught.value.message == "nft: Could not process rule: No buffer space available"
     assert "answer to next" in await guard.tell("next")
     await guard.aclose()
 
