@@ -72,7 +72,7 @@ CALLS: Final[dict[str, Sequence[str]]] = {
     "recvmsg": ("ENOMEM", "EINTR"),
     "pipe2": _FULL,
     "dup,dup2,dup3": ("EMFILE",),
-    "fcntl": ("ENOMEM",),
+    "fcntl": ("EMFILE",),
     "ioctl": ("ENOMEM",),
     "epoll_create1": _FULL,
     "epoll_ctl": ("ENOMEM", "ENOSPC"),
@@ -103,10 +103,11 @@ CALLS: Final[dict[str, Sequence[str]]] = {
 and looking at files (stat, readlink): Python takes what it cannot look at as not there."""
 
 _UNREAL: Final = re.compile(
-    r'sendto\(\d+, "\\0", 1, 0, NULL, 0\)|recvfrom.*, 65536, 0, NULL, NULL\)|EPOLL_CTL_(MOD|DEL)'
+    r'sendto\(\d+, "\\0", 1, 0, NULL, 0\)|recvfrom.*, 65536, 0, NULL, NULL\)'
+    r"|EPOLL_CTL_(MOD|DEL)|F_[GS]ET(FL|FD)"
 )
-"""What no kernel does: refuse the byte with which trio wakes itself, or epoll_ctl where it adds
-nothing."""
+"""What no kernel does: refuse the byte with which trio wakes itself, the flags of a descriptor, or
+epoll_ctl where it adds nothing."""
 
 LIMIT_S: Final = 30.0
 """Of a start, or of an end."""
