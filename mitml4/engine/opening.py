@@ -22,7 +22,7 @@ class OpenQuestion:
         self._over: set[Direction] = set()
         self._detection = registry.NOTHING
         self._may_ask = False
-        """Whether the client's bytes may still become a request for a host that nobody reads."""
+        """Whether more bytes of the client may name a host, in a request that no protocol reads."""
         self.first: Direction | None = None
         """Where the first byte came."""
 
@@ -45,25 +45,28 @@ class OpenQuestion:
         return self._detection.match is not None or not self._may_ask
 
     def may_move(self, direction: Direction) -> bool:
-        """Whether nothing that the driver ends itself, and no request for a host that the policy
-        may refuse, can begin with the bytes of a direction."""
+        """Whether the bytes of a direction may be forwarded before the question is decided.
+
+        The client's may not if TLS may begin with them, which the driver terminates, or a request
+        for a host that the policy may refuse.
+        """
         if direction is Direction.DOWN or self._over:
             return True
         return not (self._detection.terminating or self.begins_request)
 
     @property
     def begins_request(self) -> bool:
-        """Whether the client has likely sent a part of the line in which it names a host, and the
-        policy refuses some."""
+        """Whether the client has likely sent a part of the line that names a host, but not all of
+        it, and the policy refuses some hosts."""
         likely = self._detection.likely
         if not (likely and likely.names_hosts and self._context.policy.is_strict):
             return False
         return b"\n" not in self._seen[Direction.UP].lstrip(b"\r\n")
 
     def learn(self, direction: Direction, data: bytes, *, is_over: bool) -> None:
-        """All bytes of a direction so far, and whether any can follow.
+        """Take all bytes of a direction so far; `is_over`: no more can follow.
 
-        Raises what the policy raises where they ask for a host that it refuses.
+        Raises Blocked if they ask for a host that the policy refuses.
         """
         self._seen[direction] = data
         if is_over:
@@ -78,6 +81,7 @@ class OpenQuestion:
             self._may_ask = self._asks(opening)
 
     def _asks(self, opening: Opening) -> bool:
+        """Check the hosts that the client's bytes ask for. Whether more bytes may name others."""
         if self._detection.match or not opening.up:
             return False
         asked = asked_by(opening, self._context.target)

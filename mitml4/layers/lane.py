@@ -1,11 +1,12 @@
 """One direction of a bridge.
 
-A lane looks at the bytes of its source and moves them to its sink. Bytes that move before a
-conversation has claimed them are kept (`ahead`): so a server that speaks first is relayed at once,
-and the conversation that is found a moment later still reads it.
+A lane looks at the bytes of its source and moves them to its sink. A conversation claims the bytes
+that it has read. Bytes that move before that are kept (`ahead`). So a server that speaks first is
+relayed at once, and the conversation that is found a moment later still reads what it has said.
 
-Bytes that are claimed while more are there wait in the source until those are claimed too (`due`).
-So bytes that came together leave together, also where one layer ends between them.
+If a conversation claims some of the bytes that have come, these wait in the source until the others
+are claimed as well (`due`). So bytes that came together leave together, also where one layer ends
+between them.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ __all__ = ["BrokenTlsError", "Lane"]
 Show: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 _FREE_LOOK_BYTES: Final = 1024
-"""So many bytes may be shown again for each byte that follows."""
+"""Up to this many bytes are shown again at once whenever another byte has come."""
 _GROWTH: Final = 8
-"""Beyond that, an eighth more has to come before the next look at once."""
+"""More bytes are shown again at once only if an eighth of them has come in addition."""
 _PAUSE_S_PER_BYTE: Final = 1e-7
-"""Otherwise the next look waits, for each byte that is shown again: 6 ms at MAX_PEEK."""
+"""Otherwise they are shown again after this pause for each of them: 6 ms at MAX_PEEK."""
 
 _ALERT_S: Final = 1.0
-"""So long a server's alert may wait for room, before the client is reset."""
+"""How long a server's alert may wait for room at the client, before the client is reset."""
 
 _WORTH_SPLICING_BYTES: Final = 64 * 1024
 """A flow that has moved less goes through a buffer: a pipe costs two descriptors."""
@@ -52,10 +53,10 @@ class Lane:
     sink: Stream
     relay: Relay
     answers: Lane | None = None
-    """The lane that the source answers, if broken TLS in the source is an error, and not only its
-    end. A client would take what it has for the whole response; so its connection is reset. A
-    client that has ended without close_notify is the exception: OpenSSL answers it with an alert
-    (decode_error)."""
+    """The lane in which the client speaks, if this is the server's and broken TLS in it is an
+    error, and not only its end. The client would take what it has for the whole response, so its
+    connection is reset; but not if the client itself has ended without close_notify, since OpenSSL
+    answers that with an alert (decode_error)."""
     on_urgent: Callable[[], None] = lambda: None
     """Is told of urgent data before it moves, while somebody looks."""
     on_moved: Callable[[bytes | memoryview], None] | None = None

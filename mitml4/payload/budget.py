@@ -1,8 +1,8 @@
 """How much of what is said may be kept: of one body, in one flow, and in the whole session.
 
 Two bounds hold for a session. `left` is used up by what is put into events. `free` is memory for
-bodies that have not ended; each flow may have as much of it as is still free, so there is always
-room for a flow that needs little (as in `sinks/shares.py`).
+bodies that have not ended; a flow may hold no more than is still free, so there is always room
+for a flow that needs little (as in `sinks/shares.py`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Where a client's bytes ask to go, in bytes that no conversation has read.
 
-Some bytes move before it is certain which protocol they belong to, because they may not be held
-back for ever. Where a policy refuses hosts, these bytes are read here first, by the conversation of
-the likely protocol. A server that is less strict may also understand what no detector accepts. The
-shape of such bytes is enough to say that they ask for a host that cannot be read:
+Bytes cannot be held back until it is certain which protocol they belong to: some are forwarded
+before. Where a policy refuses hosts, these bytes are read here first, by the conversation of the
+likely protocol. Servers that are not strict also understand bytes that no detector accepts. So
+bytes of the following shapes count as a request for a host that cannot be read:
 
     ANY … HTTP/                      a request line in any case, with any blanks and any version
     ANY http://… · CONNECT …         the same without a version

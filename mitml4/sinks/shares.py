@@ -1,4 +1,4 @@
-"""Shares a bounded amount of memory among flows: each may have as much as is still free.
+"""Shares a bounded amount of memory among flows: each may hold no more than is still free.
 
 One flow that floods gets half of the whole, and the other half stays free; two get a third each. So
 there is always room for a flow that needs little (Choudhury and Hahne, "Dynamic queue length

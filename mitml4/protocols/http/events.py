@@ -29,8 +29,9 @@ could not be followed further."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpRequest(ProtocolEvent):
-    """A request head was seen; if it waits behind others, or begins a connection with CONNECT or
-    an `Upgrade`, also its answer. `stream`: the HTTP/2 stream id, or the message number from 1."""
+    """A request head was seen. Where the request waits behind others, or is the first of its
+    connection and a CONNECT or an `Upgrade`, the event comes with its answer. `stream`: the HTTP/2
+    stream id, or the message number from 1."""
 
     type: ClassVar[str] = "http.request"
     stream: int
