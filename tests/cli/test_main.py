@@ -292,7 +292,7 @@ def test_completion_offers_the_commands_without_importing_them() -> None:
 def test_completion_goes_on_behind_an_option_that_is_given_twice() -> None:
     environment = os.environ | {
         "_MITML4_COMPLETE": "bash_complete",
-        "COMP_WORDS": "mitml4 run -o a -o b --upstream-",
+        "COMP_WORDS": "mitml4 run --filter a --filter b --upstream-",
         "COMP_CWORD": "6",
     }
     result = python(
