@@ -104,10 +104,10 @@ and looking at files (stat, readlink): Python takes what it cannot look at as no
 
 _UNREAL: Final = re.compile(
     r'sendto\(\d+, "\\0", 1, 0, NULL, 0\)|recvfrom.*, 65536, 0, NULL, NULL\)'
-    r"|EPOLL_CTL_(MOD|DEL)|F_[GS]ET(FL|FD)"
+    r"|EPOLL_CTL_(MOD|DEL)|F_[GS]ET(FL|FD)|prlimit64\(0, \w+, NULL"
 )
-"""What no kernel does: refuse the byte with which trio wakes itself, the flags of a descriptor, or
-epoll_ctl where it adds nothing."""
+"""What no kernel does: refuse the byte with which trio wakes itself, the flags of a descriptor,
+epoll_ctl where it adds nothing, or to tell a limit."""
 
 LIMIT_S: Final = 30.0
 """Of a start, or of an end."""

@@ -51,6 +51,8 @@ _PLAIN: Final = (
     (r"(\S+) is not in the range x>=(\S+)", r"\1 is less than \2"),
 )
 """What click says of values, and plain words for it."""
+_REFUSALS: Final = {errno.EPERM, errno.ENOSYS}
+"""How a system call is refused by a container's filter."""
 _NO_THREAD: Final = "can't start new thread"
 """How Python says it (threading.Thread.start)."""
 _INTERRUPTED: Final = 130  # 128 + SIGINT, as a shell reports it
@@ -226,6 +228,10 @@ def _answer(error: BaseException, console: Console) -> int:
         case OSError() if error.errno in LIMITS:
             failure = MachineError(
                 f"cannot get what is needed: {error.strerror}", hint=limit_hint(error)
+            )
+        case OSError() if error.errno in _REFUSALS and not error.filename:
+            failure = MachineError(
+                f"the machine refuses what is needed: {error.strerror}", hint="mitml4 doctor"
             )
         case RuntimeError() if str(error) == _NO_THREAD:
             failure = MachineError("cannot start a thread", hint="ulimit -u")

@@ -144,6 +144,15 @@ def test_what_the_machine_lacks_is_told_as_such(ending, number: int, hint: str) 
     assert said == f"error: cannot get what is needed: {os.strerror(number)}\nhint: {hint}\n"
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOSYS])
+def test_a_refused_system_call_is_told_as_such(ending, number: int) -> None:
+    code, said = ending(OSError(number, os.strerror(number)))
+    assert code == 3
+    assert said == (
+        f"error: the machine refuses what is needed: {os.strerror(number)}\nhint: mitml4 doctor\n"
+    )
+
+
 def test_a_lack_of_memory_or_threads_is_told_as_such(ending) -> None:
     none_more = RuntimeError("can't start new thread")
     assert ending(none_more) == (3, "error: cannot start a thread\nhint: ulimit -u\n")
