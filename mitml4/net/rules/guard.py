@@ -28,7 +28,8 @@ from mitml4.net.tools import environment
 __all__ = ["Guard", "GuardLostError", "NftError"]
 
 _NFT: Final = "trap '' INT TERM HUP; exec nft -i"
-# The filter replaces a forbidden statement with one that nft refuses. At the end it kills an nft
+# The filter replaces a forbidden statement with one that nft refuses, and ends where it cannot pass
+# one on: nft would answer the next as if that had been obeyed. At the end it kills an nft
 # that does not end because somebody has stopped it (SIGSTOP): its table would hold connections that
 # nothing accepts. The session itself may not do so any more.
 _FILTER: Final = r"""
@@ -52,7 +53,7 @@ while IFS= read -r line; do
         for allowed; do [ "$line" = "$allowed" ] && passes=yes; done
         [ "$passes" ] || line=not-allowed-in-a-restricted-session ;;
     esac
-    printf '%s\n' "$line"
+    printf '%s\n' "$line" || break
 done
 exec >&-
 tries=100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import trio
 
 from mitml4.errors import MachineError
 from mitml4.net.identity import SLOTS
+from mitml4.net.rules import guard as guard_module
 from mitml4.net.rules.guard import Guard, GuardLostError, NftError
 
 # It echoes with a prompt, as nft does where it was built with readline.
@@ -165,3 +167,16 @@ def running_nfts() -> list[int]:
     tasks = Path("/proc/self/task").glob("*/children")
     children = [int(pid) for task in tasks for pid in task.read_text().split()]
     return [pid for pid in children if Path(f"/proc/{pid}/cmdline").read_bytes().endswith(b"-i\0")]
+
+
+def test_the_filter_ends_where_it_cannot_pass_a_statement_on() -> None:
+    """nft would answer the next statement as if it had obeyed this one."""
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    with open("/dev/full", "wb") as full:
+        command = ["/bin/sh", "-c", guard_module._FILTER, "sh", str(ended.pid)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=full, stderr=full) as shell:
+            assert shell.stdin
+            shell.stdin.write(b"one\n")
+            shell.stdin.flush()
+            shell.wait(timeout=60)
