@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -241,9 +241,9 @@ def run_some(
             yield case, ended, problems
 
 
-def show(matrix: Mapping[tuple[str, str], Counter[str]]) -> None:
-    for (call, error), outcomes in matrix.items():
-        print(f"{call:14} {error:14}", ", ".join(f"{n} {how}" for how, n in outcomes.items()))
+def show(call: str, error: str, outcomes: Counter[str]) -> None:
+    told = ", ".join(f"{n} {how}" for how, n in outcomes.items())
+    print(f"{call:14} {error:14} {told}", flush=True)
 
 
 def main() -> int:
@@ -276,12 +276,17 @@ def main() -> int:
             if options.sample
             else run_all(injector, calls)
         )
-        stack.callback(show, matrix)
+        last = None
         for case, ended, problems in cases:
+            if last and (case.call, case.error) != last and not options.sample:
+                show(*last, matrix[last])
+            last = case.call, case.error
             matrix.setdefault((case.call, case.error), Counter())[ended] += 1
             wrong += bool(problems)
             for problem in problems:
                 print(f"PROBLEM: {case}: {problem}", flush=True)
+        if last and not options.sample:
+            show(*last, matrix[last])
         injector.session.stop(0)
         for problem in injector.session.problems:
             print(f"PROBLEM: in the end: {problem}")
