@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final, NoReturn
 
 from mitml4.dataclass import dataclass
-from mitml4.errors import ExitCode, MitmError
+from mitml4.errors import ExitCode, MitmError, limit_hint
 from mitml4.net import capabilities, processes, seccomp
 from mitml4.net.capabilities import Capability
 from mitml4.net.namespace.namespace import Namespace
@@ -52,7 +52,8 @@ def find_program(name: str, environ: Mapping[str, str]) -> str:
         hint = _instead_of(name, places)
         raise CommandError(f"{name or repr(name)}: command not found", NOT_FOUND, hint=hint)
     if os.path.isdir(there[0]):
-        raise CommandError(f"{there[0]} is a directory", NOT_EXECUTABLE)
+        hint = f"ls {shlex.quote(there[0])}"
+        raise CommandError(f"{there[0]} is a directory", NOT_EXECUTABLE, hint=hint)
     raise CommandError(
         f"{there[0]} is not executable", NOT_EXECUTABLE, hint=f"chmod +x {shlex.quote(there[0])}"
     )
@@ -125,8 +126,8 @@ class Launch:
             go.write(json.dumps(dict(environ)).encode(errors="surrogateescape"))
         with os.fdopen(self._trouble) as trouble:
             if reason := trouble.read():
-                status, _, message = reason.partition(" ")
-                raise CommandError(message, int(status))
+                message, status, hint = json.loads(reason)
+                raise CommandError(message, status, hint=hint)
 
     def cancel(self) -> None:
         """End it without running the command."""
@@ -162,17 +163,34 @@ def _become(
         capabilities.hand_down(())
         capabilities.drop_for_good(_OUT_OF_REACH)
         processes.die_with_parent(signal.SIGTERM, parent)
-        _execute(program, argv, json.loads(told.decode(errors="surrogateescape")))
+        environ = json.loads(told.decode(errors="surrogateescape"))
     except OSError as error:
-        status, why = NOT_EXECUTABLE, error.strerror
-        if error.errno == errno.ENOENT and os.path.exists(program):
-            why = "the interpreter that it names does not exist"
-        elif error.errno == errno.ENOENT:
-            status = NOT_FOUND
-        os.write(trouble, f"{status} {program}: {why}".encode())
-        os._exit(status)
+        reason = f"cannot start the command: {error.strerror}"
+        _give_up(trouble, reason, ExitCode.CANNOT, limit_hint(error, "mitml4 doctor"))
+    else:
+        try:
+            _execute(program, argv, environ)
+        except OSError as error:
+            _give_up(trouble, *_explained(program, error))
     finally:
         os._exit(NOT_EXECUTABLE)
+
+
+def _give_up(trouble: int, message: str, status: int, hint: str) -> NoReturn:
+    os.write(trouble, json.dumps([message, status, hint]).encode())
+    os._exit(status)
+
+
+def _explained(program: str, error: OSError) -> tuple[str, int, str]:
+    """Why a program cannot be executed, the exit code, and a hint."""
+    quoted = shlex.quote(program)
+    if error.errno != errno.ENOENT:
+        hint = limit_hint(error, f"ls -l {quoted}")
+        return f"{program}: {error.strerror}", NOT_EXECUTABLE, hint
+    if os.path.exists(program):
+        missing = "the interpreter that it names does not exist"
+        return f"{program}: {missing}", NOT_EXECUTABLE, f"head -n 1 {quoted}"
+    return f"{program}: {error.strerror}", NOT_FOUND, f"ls -l {quoted}"
 
 
 def _move_in(namespace: Namespace) -> None:

@@ -185,6 +185,7 @@ def test_a_command_that_cannot_be_executed_is_126(host, what: str) -> None:
     ended = host.run(what)
     assert ended.code == 126
     assert ended.err.startswith("error: ")
+    assert "\nhint: " in ended.err
 
 
 def test_a_script_without_an_interpreter_is_the_shells(host) -> None:
@@ -200,7 +201,9 @@ def test_a_script_with_a_missing_interpreter_is_126(host) -> None:
     script.chmod(0o755)
     ended = host.run("./script")
     assert ended.code == 126
-    assert ended.err == "error: ./script: the interpreter that it names does not exist\n"
+    assert ended.err == (
+        "error: ./script: the interpreter that it names does not exist\nhint: head -n 1 ./script\n"
+    )
 
 
 def test_a_set_user_id_program_is_said_to_gain_nothing(host) -> None:

@@ -1,12 +1,15 @@
-"""Finding a program as a shell does."""
+"""Finding a program as a shell does, and saying why it does not run."""
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mitml4.net.namespace.launch import CommandError, find_program
+from mitml4.net.namespace.launch import CommandError, Launch, _explained, find_program
 
 
 @pytest.fixture
@@ -49,3 +52,35 @@ def test_what_is_not_there_is_told_with_what_to_try_instead(path) -> None:
         with pytest.raises(CommandError) as raised:
             find_program(name, path)
         assert (raised.value.hint or "").endswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("number", "status", "hint"),
+    [
+        (errno.ENOMEM, 126, "free -m"),
+        (errno.EACCES, 126, "ls -l /bin/sh"),
+        (errno.ENOENT, 126, "head -n 1 /bin/sh"),
+    ],
+)
+def test_why_a_program_is_not_executed_comes_with_a_hint(
+    number: int, status: int, hint: str
+) -> None:
+    message, found, given = _explained("/bin/sh", OSError(number, os.strerror(number)))
+    assert message.startswith("/bin/sh: ")
+    assert (found, given) == (status, hint)
+    missing = OSError(errno.ENOENT, os.strerror(errno.ENOENT))
+    assert _explained("/no/sh", missing)[1:] == (127, "ls -l /no/sh")
+
+
+def test_a_child_that_cannot_move_into_the_namespace_is_no_program_that_fails() -> None:
+    class Closed:
+        def enter(self) -> None:
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    namespace: Any = Closed()
+    launch = Launch.prepare("/bin/true", ["true"], namespace)
+    with pytest.raises(CommandError) as raised:
+        launch.go({})
+    os.waitpid(launch.pid, 0)
+    assert raised.value.message == "cannot start the command: Operation not permitted"
+    assert (raised.value.exit_code, raised.value.hint) == (3, "mitml4 doctor")
