@@ -156,7 +156,7 @@ def run_config(console: Console, argv: tuple[str, ...], **given: Any) -> RunConf
 def proxy_config(console: Console, **given: Any) -> ProxyConfig:
     """From the options of `proxy`. Raises UsageError."""
     _check_allow(given)
-    listen: tuple[Address, ...] = _distinct(_flat(given["listen"]))
+    listen = _uncovered(_distinct(_flat(given["listen"])))
     public = [each for each in listen if not ipaddress.ip_address(each.ip).is_loopback]
     if public and not (given["auth"] or given["open"]):
         raise UsageError(
@@ -174,6 +174,17 @@ def proxy_config(console: Console, **given: Any) -> ProxyConfig:
         max_flows=given["max_flows"],
         **_common(console, given, {}),
     )
+
+
+def _uncovered(places: tuple[Address, ...]) -> tuple[Address, ...]:
+    """Without places at a port of which all addresses are listened at as well: nobody can listen
+    there once more. `[::]` has those of IPv4, too."""
+
+    def is_covered(place: Address) -> bool:
+        wider = ("::",) if place.is_v6 or place.ip == "0.0.0.0" else ("::", "0.0.0.0")
+        return any(Address(ip, place.port) in places for ip in wider if ip != place.ip)
+
+    return tuple(each for each in places if not is_covered(each))
 
 
 def _check_allow(given: dict[str, Any]) -> None:

@@ -70,6 +70,23 @@ def test_each_place_is_listened_at() -> None:
         config_of(*at)
 
 
+@pytest.mark.parametrize(
+    ("given", "left"),
+    [
+        (["[::]:1", "192.0.2.1:1", ":1", "0.0.0.0:1"], [("::", 1)]),
+        (["192.0.2.1:1", "[::]:1"], [("::", 1)]),
+        (["192.0.2.1:2", "0.0.0.0:1", "127.0.0.1:1"], [("192.0.2.1", 2), ("0.0.0.0", 1)]),
+        (["0.0.0.0:1", ":1"], [("0.0.0.0", 1), ("::1", 1)]),
+    ],
+)
+def test_a_place_that_another_one_covers_is_left_out(
+    given: list[str], left: list[tuple[str, int]]
+) -> None:
+    options = [each for place in given for each in ("--listen", place)]
+    listen = config_of(*options, "--open").listen
+    assert [(each.ip, each.port) for each in listen] == left
+
+
 async def test_places_at_several_ports() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
@@ -106,7 +123,12 @@ def test_a_shell_gets_variables_and_can_take_them_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ip", "hint"), [("192.0.2.9", "ip address"), ("127.0.0.1", "another port")]
+    ("ip", "hint"),
+    [
+        ("192.0.2.9", "ip address"),
+        ("fe80::1", "ip address"),
+        ("127.0.0.1", "another port"),
+    ],
 )
 def test_a_place_that_cannot_be_had_is_hinted_at(ip: str, hint: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:

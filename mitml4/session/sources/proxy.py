@@ -148,7 +148,8 @@ def listeners_at(places: Sequence[Address]) -> list[Listener]:
             for each in listeners:
                 each.close()
             reason = f"cannot listen at {Address(place.ip, port)}: {error.strerror}"
-            is_elsewhere = error.errno == errno.EADDRNOTAVAIL
+            # A link-local address is invalid, because its interface is not named.
+            is_elsewhere = error.errno in (errno.EADDRNOTAVAIL, errno.EINVAL)
             hint = "ip address" if is_elsewhere else "another port, as in: --listen :8081"
             raise MachineError(reason, hint=hint) from error
         if not place.port:
