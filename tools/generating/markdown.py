@@ -11,16 +11,17 @@ from mitml4.schema import json_schema
 
 LIMITS: Final = (
     "`intercept`, `run` and `proxy` raise their limit of descriptors (`ulimit -n`) as far as "
-    "possible. The number of connections is limited by half of the descriptors, and by a quarter "
-    "of the memory at 32 KiB for each connection.",
-    "One client gets half of them, and half of its half towards one server. With `run`, where all "
-    "connections come from one command, one server gets half of all. With `proxy`, all clients of "
-    "a loopback address share half of them, wherever they connect to.",
-    "Half of each share is intercepted, at most as many as fit into a quarter of the memory at "
-    "256 KiB each. Further connections are relayed unseen, and reported as passed through "
-    "(`too many connections`). With `--block` they are inspected, but their TLS is not decrypted.",
-    "A client's connections above its share are refused. A note says so once, and the summary "
-    "states their number.",
+    "possible. A connection takes two descriptors, so there are at most half as many connections; "
+    "and no more than fit into a quarter of the memory at 32 KiB each.",
+    "One client may have half of these connections, and a quarter of them to one server. With "
+    "`run`, whose connections all come from one command, one server may have half of them. With "
+    "`proxy`, all clients with a loopback address share one half, whichever servers they ask for.",
+    "Half of each share is intercepted, but no more connections than fit into a quarter of the "
+    "memory at 256 KiB each. Further connections are relayed unseen, and reported as passed "
+    "through (`too many connections`). With `--block` they are inspected, but their TLS is not "
+    "decrypted.",
+    "When a client has used up its share, its further connections are refused. A note says so "
+    "once, and the summary states their number.",
     "`detect` writes every event of a capture, however many there are, and its memory does not "
     "grow with them. (The events of live flows are limited, because other flows would wait.)",
     "With `intercept`, one client may start 1,000 connections to one server at once and 500 a "
