@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Mapping
@@ -41,6 +42,7 @@ _WITHOUT: Final = "leave its files as they are: --no-trust"
 _LABEL: Final = "security.selinux"
 _MAX_ENTRIES: Final = 8192
 _MAX_BYTES: Final = 64 << 20
+_MAX_DEPTH: Final = 16
 """Limits of a directory that is copied."""
 
 
@@ -136,11 +138,15 @@ class _Covering:
                 os.lseek(contents, 0, os.SEEK_SET)
                 with open(contents, "rb", closefd=False) as source:
                     added = {each: source.read(size) for each, size in arguments["sizes"].items()}
-                if what == "file":
-                    _write_like(name, target, added[""])
-                else:
-                    _copy(target, name, added)
-                self._mount(name, target)
+                try:
+                    if what == "file":
+                        _write_like(name, target, added[""])
+                    else:
+                        _copy(target, name, added)
+                    self._mount(name, target)
+                except BaseException:
+                    _remove(name)  # its place is the next one's, and so is its memory
+                    raise
             case "leave":
                 self.leave()
             case _:
@@ -208,6 +214,13 @@ def _write_like(path: Path, original: int, content: bytes) -> None:
     _label_like(path, original)
 
 
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _label_like(path: Path, original: int) -> None:
     with suppress(OSError):  # without SELinux there are no labels
         label = os.getxattr(f"/proc/self/fd/{original}", _LABEL)
@@ -233,14 +246,14 @@ class _Room:
     entries: int
     size: int
 
-    def take(self, size: int) -> None:
+    def take(self, size: int, depth: int) -> None:
         self.entries -= 1
         self.size -= size
-        if self.entries < 0 or self.size < 0:
+        if self.entries < 0 or self.size < 0 or depth > _MAX_DEPTH:
             raise MachineError("a directory of certificates is too large to copy", hint=_WITHOUT)
 
 
-def _copy_into(source: int, to: Path, room: _Room) -> None:
+def _copy_into(source: int, to: Path, room: _Room, depth: int = 0) -> None:
     to.mkdir()
     found = os.fstat(source)
     with suppress(OSError):
@@ -249,7 +262,7 @@ def _copy_into(source: int, to: Path, room: _Room) -> None:
     _label_like(to, source)
     for name in os.listdir(source):
         mode = os.stat(name, dir_fd=source, follow_symlinks=False).st_mode
-        room.take(0)
+        room.take(0, depth)
         if stat.S_ISLNK(mode):
             (to / name).symlink_to(os.readlink(name, dir_fd=source))
             continue
@@ -260,11 +273,11 @@ def _copy_into(source: int, to: Path, room: _Room) -> None:
             inner = os.open(name, flags, dir_fd=source)
             try:
                 if stat.S_ISDIR(mode):
-                    _copy_into(inner, to / name, room)
+                    _copy_into(inner, to / name, room, depth + 1)
                 else:
                     with open(inner, "rb", closefd=False) as file:
                         content = file.read(_MAX_BYTES)
-                    room.take(len(content))
+                    room.take(len(content), depth)
                     _write_like(to / name, inner, content)
             finally:
                 os.close(inner)

@@ -90,6 +90,24 @@ def test_covers_are_seen_inside_only_and_until_they_are_closed(programs, covers)
     assert programs.run("cat", f"{programs.directory}/file").stdout == "old\n"
 
 
+@pytest.mark.parametrize("what", ["entries", "depth"])
+def test_a_directory_that_is_too_large_does_not_keep_others_from_being_covered(
+    programs, covers, what
+) -> None:
+    programs.run("mount", "-o", "remount,rw", str(Path(programs.directory).parent))
+    large = f"{programs.directory}/large"
+    made = "seq 9000 | xargs touch" if what == "entries" else f"mkdir -p {'a/' * 1500}"
+    programs.run("sh", "-c", f"mkdir {large} && cd {large} && {made}")
+    with (
+        programs.root.opened(large) as target,
+        pytest.raises(MachineError, match="too large"),
+    ):
+        covers.directory(target, {"added": b"more"})
+    with programs.root.opened(f"{programs.directory}/link") as target:
+        covers.file(target, b"new")
+    assert programs.run("cat", f"{programs.directory}/file").stdout == "new"
+
+
 def test_a_mount_namespace_that_was_made_meanwhile_is_uncovered_too(programs, covers) -> None:
     programs.cover(covers)
     command = ["nsenter", f"--target={programs.process.pid}", "--mount", "unshare", "--mount"]
