@@ -207,6 +207,15 @@ def test_a_client_that_speaks_only_http_2_is_answered_too(host, nginx) -> None:
     ]
 
 
+def test_a_client_that_asks_for_a_larger_window_gets_a_large_answer(host, nginx) -> None:
+    """nghttp refuses what comes in it before its SETTINGS were acknowledged."""
+    rules = write(host, ANSWERING)
+    (host.scratch / "rules" / "override" / "file" / "large").write_bytes(b"large\n" * 200_000)
+    get = "nghttp -w 24 -W 24 https://www.example/file/large"
+    ended = host.run("sh", "-c", f"{get} | uniq -c", options=("--rules", rules))
+    assert ended.out.split() == ["200000", "large"], ended.err
+
+
 SOCKETS = """
 import asyncio
 from websockets.asyncio.client import connect
