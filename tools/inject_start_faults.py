@@ -104,9 +104,10 @@ and looking at files (stat, readlink): Python takes what it cannot look at as no
 
 _UNREAL: Final = re.compile(
     r'sendto\(\d+, "\\0", 1, 0, NULL, 0\)|recvfrom.*, 65536, 0, NULL, NULL\)'
-    r"|EPOLL_CTL_(MOD|DEL)|F_[GS]ET(FL|FD)|prlimit64\(0, \w+, NULL"
+    r'|write\(\d+, "\\\d+", 1\)'
+    r"|EPOLL_CTL_(MOD|DEL)|F_[GS]ET(FL|FD)|FIONBIO|prlimit64\(0, \w+, NULL"
 )
-"""What no kernel does: refuse the byte with which trio wakes itself, the flags of a descriptor,
+"""What no kernel does: refuse the byte by which trio is woken, the flags of a descriptor,
 epoll_ctl where it adds nothing, or to tell a limit."""
 
 LIMIT_S: Final = 30.0
@@ -245,7 +246,9 @@ class Try:
 
     @property
     def has_started(self) -> bool:
-        return b'"session.start"' in (self.place / "stdout").read_bytes()
+        """Also where an output could not be written, and it goes on with the other."""
+        outputs = [self.place / name for name in ("stdout", "events.jsonl")]
+        return any(b'"session.start"' in each.read_bytes() for each in outputs if each.exists())
 
     @property
     def has_ended(self) -> bool:
@@ -356,9 +359,9 @@ class Try:
                 f"no error of one line, or no hint: {said[-2000:]}{self._injected()}"
             )
         events = self._events()
-        if self.has_started and not self._is_run and events[-1:] != ["session.stop"]:
+        if code == 0 and not self._is_run and events[-1:] != ["session.stop"]:
             self.problems.append(f"the last event is {events[-1:]}: {said[-1000:]}")
-        if self._kind.in_router and self.has_started:
+        if self._kind.in_router and code == 0:
             seen = events.count("flow.open")
             if seen != events.count("flow.close") or (seen < 3 and not self.problems):
                 self.problems.append(f"{seen} flows of 3: {said[-1000:]}")
