@@ -103,8 +103,8 @@ CALLS: Final[dict[str, Sequence[str]]] = {
 and looking at files (stat, readlink): Python takes what it cannot look at as not there."""
 
 _UNREAL: Final = re.compile(
-    r'sendto\(\d+, "\\0", 1, 0, NULL, 0\)|recvfrom.*, 65536, 0, NULL, NULL\)'
-    r'|write\(\d+, "\\\d+", 1\)'
+    r'sendto\(\d+, "\\0", 1, 0, NULL, 0\b|recvfrom.*, 65536, 0, NULL, NULL'
+    r'|write\(\d+, "\\\d+", 1\b'
     r"|EPOLL_CTL_(MOD|DEL)|F_[GS]ET(FL|FD)|FIONBIO|prlimit64\(0, \w+, NULL"
 )
 """What no kernel does: refuse the byte by which trio is woken, the flags of a descriptor,
@@ -237,7 +237,11 @@ class Try:
             start_new_session=True,
             env={**os.environ, MARK: self._mark, "TMPDIR": str(self._temporary)},
         )
-        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        try:
+            os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        except BaseException:  # as by SIGTERM
+            self.close()
+            raise
         self._site = site
 
     @property
