@@ -76,7 +76,7 @@ http {{
     default_type application/octet-stream;
     sendfile on;
     keepalive_timeout 600s;
-    keepalive_requests 100000;
+    keepalive_requests 1000000000;
     client_max_body_size 0;
     client_body_temp_path {where}/uploads;
     proxy_temp_path {where}/tmp-proxy;
