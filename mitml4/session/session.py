@@ -167,15 +167,21 @@ class Session:
         self._ca_page = ca_page
         with closing(self.outputs):
             async with writing(self.outputs.sinks, self._lose):
-                async with opening as sources:
-                    self._workers = self._start_workers(sources, interceptor)
-                    self.hub.publish(self._start_event(sources, authority))
-                    for note in self.config.routes.notes():
-                        self.note(note)
-                    await self._serve(sources, interceptor)
-                self.hub.publish(self.hub.totals.stop(self.reason, self.hub.dropped_events))
+                with ExitStack() as at_end:
+                    async with opening as sources:
+                        self._workers = self._start_workers(sources, interceptor)
+                        self.hub.publish(self._start_event(sources, authority))
+                        at_end.push(self._publish_totals)
+                        for note in self.config.routes.notes():
+                            self.note(note)
+                        await self._serve(sources, interceptor)
         if self._failure:
             raise self._failure
+
+    def _publish_totals(self, error: type[BaseException] | None, *_: object) -> None:
+        """The last event, also of a session that has failed in its course or at its end."""
+        reason = "failed" if error and not self.is_stopping else self.reason
+        self.hub.publish(self.hub.totals.stop(reason, self.hub.dropped_events))
 
     def stop(self, reason: str, failure: MitmError | None = None) -> None:
         """Begin the first stage of stopping; called again, the second."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -14,7 +15,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from mitml4.address import Address
 from mitml4.errors import MitmError
-from mitml4.events import Event, FlowClose, FlowOpen, SessionStart
+from mitml4.events import Event, FlowClose, FlowOpen, SessionStart, SessionStop
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Target
@@ -327,6 +328,33 @@ async def test_an_output_with_a_fault_of_ours_ends_the_session_with_it(
         trio.fail_after(5),
     ):
         await run(session_of(Broken(ZeroDivisionError("a bug"))), flow_source)
+
+
+@pytest.mark.parametrize(("fails", "reason"), [("accept", "failed"), ("close", "SIGINT")])
+async def test_the_totals_are_the_last_event_of_a_session_that_fails(
+    flow_source: LoopbackSource, monkeypatch: pytest.MonkeyPatch, fails: str, reason: str
+) -> None:
+    async def fail() -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(flow_source, fails, fail)
+    kept = Kept()
+    session = session_of(kept)
+
+    async def stop() -> None:
+        await wait_all_tasks_blocked()
+        session.stop("SIGINT")
+
+    with (
+        pytest.RaisesGroup(OSError, flatten_subgroups=True, allow_unwrapped=True),
+        trio.fail_after(5),
+    ):
+        async with trio.open_nursery() as nursery:
+            if fails == "close":
+                nursery.start_soon(stop)
+            await run(session, flow_source)
+    assert [type(event) for event in kept.events] == [SessionStart, SessionStop]
+    assert kept.events[-1].reason == reason
 
 
 async def test_several_sources_share_a_session(flow_sources, nursery) -> None:
