@@ -1,13 +1,18 @@
-"""A hand on each step that tasks take."""
+"""A hand on each step that tasks take, and a look at what they leave."""
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import trio
+
+_TIMEOUT_S = 30
 
 
 class Steps(trio.abc.Instrument):
@@ -41,3 +46,16 @@ def open_descriptors() -> dict[str, str]:
         with suppress(OSError):
             found[each.name] = os.readlink(each)
     return {number: target for number, target in found.items() if not target.endswith("/fd")}
+
+
+@contextmanager
+def nothing_left() -> Iterator[None]:
+    """No descriptor, and no thread of a sink."""
+    gc.collect()
+    before = open_descriptors()
+    yield
+    deadline = time.monotonic() + _TIMEOUT_S
+    while any(each.name == "writer" for each in threading.enumerate()):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+    assert open_descriptors() == before

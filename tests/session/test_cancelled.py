@@ -3,13 +3,10 @@ to a whole record, and neither a descriptor nor a thread of it is left."""
 
 from __future__ import annotations
 
-import gc
 import json
 import socket
-import threading
-import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +20,7 @@ from mitml4.session.config import SessionConfig
 from mitml4.session.session import Session
 from tests.session.test_session import LoopbackSource
 from tests.sinks.test_pcapng import StandIn
-from tests.steps import Steps, open_descriptors
+from tests.steps import Steps, nothing_left
 
 TIMEOUT_S = 30
 REQUEST = b"GET / HTTP/1.1\r\nHost: a.test\r\n\r\n"
@@ -133,18 +130,6 @@ def run(place: Path, at: int) -> bool:
 
     trio.run(main, instruments=[steps])
     return acted
-
-
-@contextmanager
-def nothing_left() -> Iterator[None]:
-    gc.collect()
-    before = open_descriptors()
-    yield
-    deadline = time.monotonic() + TIMEOUT_S
-    while any(each.name == "writer" for each in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    assert open_descriptors() == before
 
 
 def test_each_wait_of_a_session_can_be_cancelled(tmp_path: Path) -> None:

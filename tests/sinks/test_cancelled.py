@@ -3,14 +3,10 @@ neither a thread nor a descriptor of it is left."""
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import pty
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -36,7 +32,7 @@ from tests.sinks import test_har as har
 from tests.sinks import test_pcapng as packets
 from tests.sinks import test_plain as plain
 from tests.sinks.table.test_live import Screen
-from tests.steps import Steps, open_descriptors
+from tests.steps import Steps, nothing_left
 
 TIMEOUT_S = 30
 FLOWS = 4
@@ -223,19 +219,6 @@ def run(written: Written, at: int) -> bool:
 
     trio.run(main, instruments=[steps])
     return acted
-
-
-@contextmanager
-def nothing_left() -> Iterator[None]:
-    """No descriptor, and no thread of a sink."""
-    gc.collect()
-    before = open_descriptors()
-    yield
-    deadline = time.monotonic() + TIMEOUT_S
-    while any(each.name == "writer" for each in threading.enumerate()):
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-    assert open_descriptors() == before
 
 
 @pytest.mark.parametrize(
