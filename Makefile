@@ -139,7 +139,7 @@ pictures: .venv/ready-to-develop
 
 clean:
 	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
-	    bench/results
+	    bench/.venv-* bench/results
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .venv/bin/python:
