@@ -6,6 +6,7 @@ which the session has asked. The process ends with its session. What it answers 
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import resource
@@ -13,7 +14,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -31,6 +32,15 @@ from mitml4.net.processes import die_with_parent
 __all__ = ["ScriptHooks", "describe", "main"]
 
 _MODULE: Final = "mitml4_script"
+_ARGUMENTS: Final[Mapping[str, tuple[str, ...]]] = {
+    "request": ("flow", "request"),
+    "response": ("flow", "request", "response"),
+    "message": ("flow", "message"),
+    "data": ("flow", "direction", "data"),
+    "open": ("flow",),
+    "layer": ("flow", "layer"),
+    "close": ("flow",),
+}
 _LAST_S: Final = 2.0
 """How long hooks may go on after the session has ended."""
 _NO_BOUND: Final = (1 << 32) - 1
@@ -38,9 +48,9 @@ _NO_BOUND: Final = (1 << 32) - 1
 
 
 def main() -> None:
-    """Arguments: the parent's process id, the descriptor of the socket, the limit of memory in
-    bytes, the time-out of a hook in seconds, and the file."""
-    parent, channel, memory, timeout, path = sys.argv[1:6]
+    """Arguments: the parent's process id, the descriptor of the socket, the limits of memory and of
+    an answer in bytes, the time-out of a hook in seconds, and the file."""
+    parent, channel, memory, max_content, timeout, path = sys.argv[1:7]
     die_with_parent(signal.SIGKILL, int(parent))
     resource.setrlimit(resource.RLIMIT_AS, (int(memory), int(memory)))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -55,7 +65,10 @@ def main() -> None:
         sock.sendall(Frame({"failed": said}).encode())
         os._exit(1)
     sock.sendall(Frame(head).encode())
-    trio.run(_Process(ScriptHooks(module), path, float(timeout)).serve, sock)
+    process = _Process(
+        ScriptHooks(module), path, timeout_s=float(timeout), max_content=int(max_content)
+    )
+    trio.run(process.serve, sock)
     os._exit(0)  # whatever threads the script has started
 
 
@@ -73,18 +86,51 @@ def _load(path: str) -> ModuleType:
 def describe(module: ModuleType) -> dict[str, Any]:
     """What the session needs to know of it. Raises TypeError."""
     names = vars(module)
-    hooks = [name for name in HOOKS if inspect.isfunction(names.get(name))]
+    hooks = _hooks(module)
     if not hooks:
         raise TypeError(f"there is no hook: none of {', '.join(HOOKS)}")
+    for name, hook in hooks.items():
+        _check_call(name, hook)
     match = names.get("match")
     if match is not None and not isinstance(match, str):
         raise TypeError("match is a filter expression, in a text")
     return {
-        "hooks": hooks,
+        "hooks": list(hooks),
         "match": match,
-        "bodies": bool(names.get("bodies", True)),
-        "answers": bool(names.get("answers", False)) and "request" in hooks,
+        "bodies": _flag(module, "bodies", default=True),
+        "answers": _flag(module, "answers", default=False) and "request" in hooks,
     }
+
+
+def _hooks(module: ModuleType) -> dict[str, Callable[..., Any]]:
+    """The functions and methods that have the name of a hook. A class or a built-in function may
+    have one by chance."""
+    found = ((name, vars(module).get(name)) for name in HOOKS)
+    return {
+        name: hook
+        for name, hook in found
+        if inspect.isfunction(hook) or inspect.ismethod(hook) or isinstance(hook, functools.partial)
+    }
+
+
+def _check_call(name: str, hook: Callable[..., Any]) -> None:
+    """Raises TypeError for what fails, or does nothing, whenever it is called."""
+    arguments = _ARGUMENTS[name]
+    if inspect.isgeneratorfunction(hook) or inspect.isasyncgenfunction(hook):
+        raise TypeError(f"{name} is a generator: without its yield it is a hook")
+    try:
+        inspect.signature(hook).bind(*arguments)
+    except TypeError:
+        raise TypeError(f"{name} is called as {name}({', '.join(arguments)})") from None
+    except ValueError:  # it does not tell its parameters
+        return
+
+
+def _flag(module: ModuleType, name: str, *, default: bool) -> bool:
+    value = vars(module).get(name, default)
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False")
+    return value
 
 
 def _brief(error: BaseException, path: str) -> str:
@@ -101,10 +147,13 @@ def _brief(error: BaseException, path: str) -> str:
 
 
 class _Process:
-    def __init__(self, hooks: ScriptHooks, path: str, timeout_s: float) -> None:
+    def __init__(
+        self, hooks: ScriptHooks, path: str, *, timeout_s: float, max_content: int
+    ) -> None:
         self._hooks = hooks
         self._path = path
         self._timeout_s = timeout_s
+        self._max_content = max_content
 
     async def serve(self, sock: socket.socket) -> None:
         channel = Channel(sock)
@@ -120,6 +169,8 @@ class _Process:
         try:
             with trio.fail_after(self._timeout_s):
                 answer = await self._hooks.call(frame)
+            if len(answer.body) > self._max_content:
+                raise ValueError(f"content of {len(answer.body)} bytes, far above --edit-limit")
         except trio.TooSlowError:
             answer = Frame({"id": number, "kind": "timeout"})
         except trio.Cancelled:
@@ -150,9 +201,7 @@ class ScriptHooks:
     """The hooks of a script."""
 
     def __init__(self, module: ModuleType) -> None:
-        self._hooks: dict[str, Callable[..., Any]] = {
-            name: hook for name in HOOKS if inspect.isfunction(hook := vars(module).get(name))
-        }
+        self._hooks = _hooks(module)
         self._flows: dict[int, Flow] = {}
 
     async def call(self, frame: Frame) -> Frame:

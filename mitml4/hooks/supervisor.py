@@ -46,6 +46,8 @@ class RunnerOptions:
     timeout_s: float
     memory: int
     """Bytes of address space."""
+    max_content: int
+    """Bytes that an answer may have."""
 
 
 def start_supervisor(options: RunnerOptions) -> socket.socket:
@@ -163,7 +165,10 @@ class _Supervisor:
     def _launch(self, channel: socket.socket, prints: int) -> subprocess.Popen[bytes]:
         """Raises OSError."""
         options, root = self._options, str(Path(__file__).parents[2])
-        arguments = (os.getpid(), channel.fileno(), options.memory, options.timeout_s, options.path)
+        arguments = (
+            *(os.getpid(), channel.fileno(), options.memory, options.max_content),
+            *(options.timeout_s, options.path),
+        )
         return subprocess.Popen(
             [sys.executable, "-P", "-c", _START.format(root=root), *map(str, arguments)],
             stdin=subprocess.DEVNULL,

@@ -178,9 +178,9 @@ BAD = {
     "sets a status": ("response.status_code = 100", "exception", "100 is no status"),
     "takes the content away": ("response.status_code = 204", "refused", "cannot become 204"),
     "grows": ("response.content *= 1 << 17", "refused", "--edit-limit"),
-    "grows to more than is read": ("response.content *= 1 << 20", "ended", "nonsense"),
+    "grows to more than is read": ("response.content *= 1 << 20", "exception", "far above"),
     "writes nonsense": (
-        "import os; os.write(int(__import__('sys').orig_argv[-4]), bytes(1 << 12))",
+        "import os; os.write(int(__import__('sys').orig_argv[-5]), bytes(1 << 12))",
         "ended",
         "nonsense",
     ),
@@ -368,6 +368,11 @@ NO_SCRIPTS = {
     "no hook": ("request = 5", "there is no hook"),
     "match": ("match = 'port:x'\ndef open(flow): pass", "match: "),
     "match is no text": ("match = 5\ndef open(flow): pass", "match is a filter expression"),
+    "bodies is no flag": ("bodies = 'no'\ndef request(flow, request): pass", "bodies is True or"),
+    "too few parameters": ("def request(flow): pass", "called as request(flow, request)"),
+    "too many": ("def close(flow, layer): pass", "called as close(flow)"),
+    "a generator": ("def request(flow, request):\n    yield", "request is a generator"),
+    "an async one": ("async def open(flow):\n    yield", "open is a generator"),
     "not UTF-8": ("x = '\udcff'\ndef open(flow): pass", "codec can't decode"),
 }
 
@@ -380,6 +385,65 @@ async def test_a_script_that_cannot_be_used_is_said_with_its_place(path: Path, n
         Script(path, timeout_s=5.0, limit=LIMIT, publish=print)
     assert message in raised.value.message
     assert str(path) in raised.value.message
+
+
+async def test_methods_and_partial_functions_are_hooks_and_what_is_no_function_is_none(
+    path: Path,
+) -> None:
+    text = """
+from functools import partial
+from io import open
+from queue import Queue as message
+data = 5
+class Rules:
+    def response(self, flow, request, response): response.headers["M"] = "1"
+def add(name, flow, request): request.headers[name] = "1"
+response = Rules().response
+request = partial(add, "P")
+"""
+    async with running(path, text) as lab:
+        assert shown(await lab.get()) == (200, [("A", "b"), ("M", "1")], b"ok")
+        assert [each.what for each in lab.done] == ["changed headers"] * 2
+        assert lab.script.info.has("request", "response")
+        assert not lab.script.info.has("open", "message", "data")
+
+
+async def test_each_kind_of_failure_is_said_once(path: Path) -> None:
+    text = """
+def request(flow, request):
+    if request.path == "/a": {}[request.path]
+    if request.path == "/b": int(request.path)
+    {}[request.path]
+"""
+    async with running(path, text) as lab:
+        for target in ("/a", "/a", "/b", "/b", "/c", "/d"):
+            await lab.get(target)
+        said = "hooks.py: request: {}:{}: {} (exception; said once, the events have each)"
+        assert lab.notes == [
+            said.format(path, 3, "KeyError: '/a'"),
+            said.format(path, 4, "ValueError: invalid literal for int() with base 10: '/b'"),
+            said.format(path, 5, "KeyError: '/c'"),
+        ]
+        assert lab.failed == ["exception"] * 6
+
+
+async def test_content_far_above_the_limit_is_refused_and_the_process_stays(path: Path) -> None:
+    text = f"""
+from mitml4.hooks import Response
+count = 0
+def request(flow, request):
+    global count
+    count += 1
+    if request.path == "/": return Response(200, {{}}, b"x" * ({LIMIT} * 5))
+    request.headers["N"] = str(count)
+"""
+    async with running(path, text) as lab:
+        assert shown(await lab.get()) == UNCHANGED
+        assert lab.failed == ["exception"]
+        assert "far above --edit-limit" in lab.notes[-1]
+        runner = lab.script._runner
+        await lab.get("/other")
+        assert lab.script._runner is runner
 
 
 async def test_only_what_matches_is_asked_about(path: Path) -> None:

@@ -63,6 +63,8 @@ _MAX_WAITING: Final = 4096
 hears nothing."""
 _LINES_PER_S: Final = 1000
 _MAX_LINE: Final = 4096
+_MAX_SAID: Final = 32
+"""How many kinds of failures are said. What fails may depend on the traffic."""
 _NOBODY: Final = Address("0.0.0.0", 0)
 
 
@@ -80,8 +82,8 @@ class Script(HookEditor):
         self._timeout_s = timeout_s
         self._publish = publish
         self._say: Callable[[str], None] = lambda _text: None
-        self._said: set[tuple[str, str]] = set()
-        """The hooks that have failed since the script was loaded, and how."""
+        self._said: set[tuple[str, str, str]] = set()
+        """The failures since the script was loaded that were said: hook, kind, and place."""
         self.on_loaded: Callable[[Mapping[str, Any]], None] = lambda _head: None
         """Is told what the script says of itself, each time that another process has loaded it."""
         self._open_prints = 0
@@ -98,7 +100,10 @@ class Script(HookEditor):
         self._waiting = 0
         """Notifications without an answer yet."""
         options = RunnerOptions(
-            path=path.absolute(), timeout_s=timeout_s, memory=_MEMORY + _BODIES * limit
+            path=path.absolute(),
+            timeout_s=timeout_s,
+            memory=_MEMORY + _BODIES * limit,
+            max_content=_MAX_TOLD * limit,
         )
         self._control = start_supervisor(options)
         try:
@@ -329,8 +334,9 @@ class Script(HookEditor):
         self._changed()
 
     def say_once(self, hook: str, error: HookError) -> None:
-        if (hook, error.what) not in self._said:
-            self._said.add((hook, error.what))
+        kind = hook, error.what, _place(error)
+        if kind not in self._said and len(self._said) < _MAX_SAID:
+            self._said.add(kind)
             self._note(
                 f"{self.name}: {hook}: {error.reason} ({error.what}; said once, "
                 "the events have each)"
@@ -463,6 +469,12 @@ class Script(HookEditor):
                     reason=printable(error.reason),
                 )
             )
+
+
+def _place(error: HookError) -> str:
+    """The line of the script and the type of the exception, without what it says: that may be of
+    the traffic."""
+    return ": ".join(error.reason.split(": ", 2)[:2])
 
 
 def _colon(error: Exception) -> str:
