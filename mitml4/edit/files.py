@@ -127,7 +127,9 @@ def read_whole(descriptor: int, limit: int) -> bytes:
     with open(descriptor, "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
-            raise _error(errno.EISDIR if stat.S_ISDIR(found.st_mode) else errno.EINVAL)
+            if stat.S_ISDIR(found.st_mode):
+                raise _error(errno.EISDIR)
+            raise OSError(errno.EINVAL, "not a regular file")
         content = file.read(limit + 1)
     if len(content) > limit:
         raise _error(errno.EFBIG)

@@ -91,6 +91,7 @@ class _RuleFile:
 
     def read_if_changed(self) -> str | None:
         """Read it again if it has changed. Returns what the user is told."""
+        was_said = self.stamp is None
         try:
             stamp = self._stamp()
             if stamp == self.stamp:
@@ -98,7 +99,7 @@ class _RuleFile:
             self.stamp = stamp
             self.read()
         except OSError as error:
-            was_said, self.stamp = self.stamp is None, None
+            self.stamp = None
             said = (
                 f"{self.path}: cannot be read again: {error.strerror}; the rules stay as they are"
             )
