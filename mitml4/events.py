@@ -26,6 +26,7 @@ from mitml4.protocols.protocol_event import ProtocolEvent
 __all__ = [
     "EVENTS",
     "FAILURES",
+    "NOT_APPLIED",
     "VERSION",
     "VITAL",
     "Address",
@@ -172,12 +173,16 @@ class FlowError(Event):
     reason: str
 
 
+NOT_APPLIED: Final = ("unedited", "not replaced")
+"""What `rule.applied` says where nothing was changed."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleApplied(Event):
-    """A rule or a hook has changed something. `rule` is its number in its file, from 1, and `match`
-    its expression; `hook` is the script and its function. `what` is what was done: the key of the
-    rule, `replace in response.body`, `changed headers, content`, or `not replaced` or `unedited`
-    with the `reason`. `stream` is null where the protocol has none.
+    """A rule or a hook has changed something. `rule` is its number in its `file`, from 1, and
+    `match` its expression; `hook` is the script and its function. `what` is what was done: the key
+    of the rule, `replace in response.body`, `changed headers, content`, or `not replaced` or
+    `unedited` with the `reason`. `stream` is null where the protocol has none.
     """
 
     type: ClassVar[str] = "rule.applied"
@@ -185,6 +190,7 @@ class RuleApplied(Event):
     depth: int
     stream: int | None
     rule: int | None
+    file: str | None
     match: str | None
     what: str
     reason: str | None

@@ -109,7 +109,15 @@ SAMPLES: tuple[Event, ...] = (
         flow=1, depth=0, side="server", stage="connect", kind="refused", reason="refused"
     ),
     events.RuleApplied(
-        flow=1, depth=0, stream=1, rule=1, match="path:/a", what="respond", reason=None, hook=None
+        flow=1,
+        depth=0,
+        stream=1,
+        rule=1,
+        file="a.toml",
+        match="path:/a",
+        what="respond",
+        reason=None,
+        hook=None,
     ),
     events.ScriptError(
         flow=1, depth=0, stream=1, hook="a.py: request", what="exception", reason="ValueError"

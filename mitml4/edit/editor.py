@@ -30,6 +30,7 @@ class Applied:
     stream: int | None = None
     rule: int | None = None
     """The number of the rule in its file, from 1."""
+    file: str | None = None
     match: str | None = None
     """Its expression."""
     hook: str | None = None

@@ -125,7 +125,7 @@ class _Reader:
             if made.pop(key, False):
                 made["ending"] = Ending(key)
         match = made.get("match")
-        return Rule(number=number, needs_response=_needs_response(match), **made)
+        return Rule(number=number, source=self.name, needs_response=_needs_response(match), **made)
 
     def _check(self, number: int, table: dict[str, Any], made: dict[str, Any]) -> None:
         match: Filter | None = made.get("match")

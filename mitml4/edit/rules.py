@@ -52,6 +52,8 @@ class Rule:
     """One rule."""
 
     number: int
+    source: str = ""
+    """The file that it is in."""
     match: Filter | None = None
     """None: everything."""
     needs_response: bool = False
@@ -98,7 +100,14 @@ class Rule:
 
     def applied(self, what: str, stream: int | None, reason: str | None = None) -> Applied:
         text = self.match.text if self.match else None
-        return Applied(what=what, stream=stream, rule=self.number, match=text, reason=reason)
+        return Applied(
+            what=what,
+            stream=stream,
+            rule=self.number,
+            file=self.source,
+            match=text,
+            reason=reason,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

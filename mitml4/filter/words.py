@@ -91,7 +91,7 @@ def _states(subject: Subject) -> Iterator[str]:
         yield "open"
     if flow.problems or flow.reason in FAILURES:
         yield "failed"
-    if flow.edits:
+    if flow.is_edited:
         yield "edited"
     yield from (probe.outcome for probe in flow.probes)
     yield from (layer.action for layer in flow.layers if layer.action != "relayed")

@@ -172,6 +172,7 @@ class Report:
                 depth=depth,
                 stream=applied.stream,
                 rule=applied.rule,
+                file=applied.file,
                 match=applied.match,
                 hook=applied.hook,
                 what=applied.what,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.encoding import encode
-from mitml4.events import Event
+from mitml4.events import NOT_APPLIED, Event
 from mitml4.model.flow import (
     Body,
     Data,
@@ -243,11 +243,13 @@ def _add_edit(to: _Open, said: Mapping[str, Any]) -> None:
             depth=_number(said["depth"]),
             stream=_int_or_none(said, "stream"),
             rule=_int_or_none(said, "rule"),
+            file=_text_or_none(said, "file"),
             match=_text_or_none(said, "match"),
             hook=_text_or_none(said, "hook"),
             what=_text(said["what"]),
             reason=_text_or_none(said, "reason"),
             time=_time(said),
+            is_change=said["type"] == "rule.applied" and said["what"] not in NOT_APPLIED,
         )
     )
 

@@ -211,18 +211,24 @@ class Edit:
     stream: int | None
     rule: int | None
     """Its number in its file, from 1."""
+    file: str | None
     match: str | None
     hook: str | None
     """The script with its hook."""
     what: str
     reason: str | None
     time: datetime
+    is_change: bool = True
+    """Whether anything was changed."""
 
     @property
     def text(self) -> str:
-        """In a few words: `rule 2: respond`."""
-        who = f"rule {self.rule}: " if self.rule else f"{self.hook}: " if self.hook else ""
-        return f"{who}{self.what}" + (f" ({self.reason})" if self.reason else "")
+        """In a few words: `edited by rule 2 of rules.toml: respond`."""
+        who = f"{self.hook}: " if self.hook else ""
+        if self.rule:
+            who = f"rule {self.rule} of {self.file}: " if self.file else f"rule {self.rule}: "
+        begin = "edited by " if self.is_change else "not edited: "
+        return f"{begin}{who}{self.what}" + (f" ({self.reason})" if self.reason else "")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -290,6 +296,11 @@ class Flow:
     def stack(self) -> tuple[str, ...]:
         """The protocols, outermost first."""
         return tuple(layer.protocol for layer in self.layers)
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether a rule or a hook has changed something."""
+        return any(edit.is_change for edit in self.edits)
 
     @property
     def is_open(self) -> bool:

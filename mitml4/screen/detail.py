@@ -184,7 +184,7 @@ def _summary(flow: Flow, moved: tuple[int, int] | None) -> Iterator[DetailLine]:
     for probe in flow.probes:
         yield DetailLine(probe.text, "failed" if probe.is_finding else "name")
     for text, count in Counter(edit.text for edit in flow.edits).items():
-        yield DetailLine(f"edited by {text}{f', {count} times' if count > 1 else ''}", "name")
+        yield DetailLine(f"{text}{f', {count} times' if count > 1 else ''}", "name")
 
 
 def _layer(layer: Layer, width: int) -> Iterator[DetailLine]:

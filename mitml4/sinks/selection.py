@@ -160,7 +160,8 @@ class Selection:
                 self._take_content(flow, event)
             case _:
                 self._builder.add(event)
-                del flow.flow.edits[1:]  # that there is one is all that filters ask about
+                # That there is a change is all that filters ask about.
+                flow.flow.edits = [each for each in flow.flow.edits if each.is_change][:1]
                 self._hold_or_pass(flow, flow, event)
                 self._decide_flow(flow)
 

@@ -39,7 +39,7 @@ def detail_of(flow: Flow) -> Iterator[Markup]:
     for probe in flow.probes:
         yield tag("p", probe.text, class_="bad" if probe.is_finding else None)
     for text, count in Counter(edit.text for edit in flow.edits).items():
-        yield tag("p", f"edited by {text}{f', {count} times' if count > 1 else ''}")
+        yield tag("p", f"{text}{f', {count} times' if count > 1 else ''}")
     for layer in flow.layers:
         yield from _layer(layer)
     yield from _some(flow.exchanges, "exchanges", _exchange)

@@ -32,7 +32,7 @@ def outline(flow: Flow) -> str:
         return _facts(flow)
     first, more = exchanges[0], len(exchanges) - 1
     status = first.response.status if first.response else "–"
-    edited = "edited: " if flow.edits else ""
+    edited = "edited: " if flow.is_edited else ""
     text = f"{edited}{status} {first.request.method} {first.request.url}"
     return f"{text} and {more} more" if more else text
 

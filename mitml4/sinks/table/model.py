@@ -19,6 +19,7 @@ from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.events import (
     FAILURES,
+    NOT_APPLIED,
     ClientProbe,
     FlowClose,
     FlowError,
@@ -93,8 +94,9 @@ class Row:
     @property
     def text(self) -> str:
         """`info`, whether the flow was edited, and whether QUIC was refused before."""
-        edited = f"edited: {self.info}" if self.is_edited else self.info
-        return f"QUIC refused, by TCP: {edited}".rstrip(": ") if self.fell_back else edited
+        before = ("QUIC refused, by TCP", self.fell_back), ("edited", self.is_edited)
+        said = [text for text, is_so in before if is_so]
+        return ": ".join([*said, self.info] if self.info else said)
 
 
 @dataclass(slots=True)
@@ -292,7 +294,7 @@ class TableModel:
             case ClientProbe():
                 row.info = f"probe {event.case}: {event.outcome}"
             case RuleApplied():
-                row.is_edited = True
+                row.is_edited |= event.what not in NOT_APPLIED
             case FlowError():
                 row.info = _shown(f"{event.side}: {event.reason}")
                 row.state = "failed"

@@ -17,6 +17,7 @@ from mitml4.events import (
     FlowOpen,
     LayerEvent,
     QuicRefused,
+    RuleApplied,
 )
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Direction, Target
@@ -161,6 +162,23 @@ def test_the_state_and_what_is_said_of_it() -> None:
     ):
         row = after(opened(), *events)
         assert (row.state, row.info) == (state, info)
+
+
+def test_a_flow_that_was_edited_is_marked_with_and_without_more_to_say() -> None:
+    for what, alone, with_request in (
+        ("reset", "edited", "edited: GET /"),
+        ("unedited", "", "GET /"),
+        ("not replaced", "", "GET /"),
+    ):
+        assert after(opened(), applied(what)).text == alone
+        assert after(opened(), applied(what), request(1, "/")).text == with_request
+
+
+def applied(what: str) -> RuleApplied:
+    return RuleApplied(
+        flow=1, depth=0, stream=None, rule=1, file="a.toml", match=None, what=what, reason=None,
+        hook=None,
+    )  # fmt: skip
 
 
 def test_the_bytes_of_an_open_flow_are_measured_and_their_rate() -> None:
