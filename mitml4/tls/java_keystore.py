@@ -38,7 +38,9 @@ _JKS_MAGIC: Final = b"\xfe\xed\xfe\xed"
 _TRUSTED_CERTIFICATE: Final = 2
 _X509: Final = b"X.509"
 _DIGEST_BYTES: Final = 20  # SHA-1
-_WHITENER: Final = b"Mighty Aphrodite"  # JavaKeyStore.getPreKeyedHash
+# JavaKeyStore.getPreKeyedHash. Python imports the codec at its first use, which a confined process
+# cannot.
+_PASSWORD_AND_WHITENER: Final = PASSWORD.encode("utf-16-be") + b"Mighty Aphrodite"
 
 
 def read_truststore(data: bytes, password: str = PASSWORD) -> list[bytes]:
@@ -125,8 +127,7 @@ def _with_digest(entries: Sequence[bytes]) -> bytes:
 
 
 def _digest(data: bytes) -> bytes:
-    digest = hashlib.sha1(PASSWORD.encode("utf-16-be") + _WHITENER + data, usedforsecurity=False)
-    return digest.digest()
+    return hashlib.sha1(_PASSWORD_AND_WHITENER + data, usedforsecurity=False).digest()
 
 
 @contextlib.contextmanager

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from mitml4.errors import MachineError
 from mitml4.net.attach.covers import MountNamespace
 from mitml4.net.attach.programs import Program, ProgramGroup
 from mitml4.net.attach.root import Root
+from mitml4.session.attach import key_stores
+from mitml4.session.attach.key_stores import KeyStores
 from mitml4.session.attach.roots import has_own_roots, places_of_files
 from mitml4.session.attach.trust import with_certificate
 from mitml4.tls.ca import CertificateAuthority
@@ -23,24 +29,40 @@ DER, ROOT = (each.public_bytes(Encoding.DER) for each in (OURS, THEIRS))
 
 def test_a_bundle_keeps_its_text_and_gets_the_certificate() -> None:
     bundle = b"# of the company\n" + merged_bundle([ROOT]).rstrip()
-    merged = with_certificate(bundle, OURS)
+    merged = with_certificate(bundle, DER)
     assert merged is not None
     assert merged.startswith(bundle + b"\n")
     assert list(certificates_in(merged)) == [ROOT, DER]
-    assert with_certificate(merged, OURS) is None
+    assert with_certificate(merged, DER) is None
+
+
+@pytest.fixture
+def stores() -> Iterator[KeyStores]:
+    with closing(KeyStores.start()) as found:
+        yield found
 
 
 @pytest.mark.parametrize("store", [write_jks([ROOT]), write_truststore([ROOT])])
-def test_a_key_store_gets_it_too(store: bytes) -> None:
-    merged = with_certificate(store, OURS)
+def test_a_key_store_gets_it_too(stores: KeyStores, store: bytes) -> None:
+    merged = stores.with_certificate(store, DER)
     assert merged is not None
     assert read_truststore(merged) == [ROOT, DER]
-    assert with_certificate(merged, OURS) is None
+    assert stores.with_certificate(merged, DER) is None
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\xfe\xed\xfe\xed", b"\0" * 100])
-def test_anything_else_is_left_alone(content: bytes) -> None:
-    assert with_certificate(content, OURS) is None
+def test_anything_else_is_left_alone(stores: KeyStores, content: bytes) -> None:
+    assert stores.with_certificate(content, DER) is None
+
+
+def test_a_store_that_takes_long_to_read_does_not_hold_up_a_session(monkeypatch) -> None:
+    """As a PKCS#12 that asks for two billion iterations."""
+    monkeypatch.setattr(key_stores, "_CPU_S", 1)
+    monkeypatch.setattr(key_stores, "read_truststore", lambda _: next(c for c in count() if c < 0))
+    with closing(KeyStores.start()) as stores:
+        for _ in range(2):
+            with pytest.raises(MachineError, match="in time"):
+                stores.with_certificate(b"store", DER)
 
 
 def group(directory: Path, *programs: Program) -> ProgramGroup:

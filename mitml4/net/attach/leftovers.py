@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from mitml4.net.capabilities import Capability
 from mitml4.net.isolation import CLONE_NEWNS, CLONE_NEWUSER
 from mitml4.regex import regex
 
-__all__ = ["WORKSHOP", "Leftover", "leftovers", "source_name"]
+__all__ = ["WORKSHOP", "Leftover", "is_covered_by_a_session", "leftovers", "source_name"]
 
 WORKSHOP: Final = Path("/tmp")
 """Where a helper makes its covers, in its separate mount namespace."""
@@ -75,23 +76,40 @@ def leftovers(*, ours: bool = False) -> list[Leftover]:
             namespace = os.stat(f"/proc/{pid}/ns/mnt").st_ino
             if namespace not in seen:
                 seen.add(namespace)
-                mounts = Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape")
-                found += [
-                    Leftover(pid, path) for path in reversed(list(_covered(mounts, ours=ours)))
-                ]
+                paths = list(_covered(_mounts_of(pid), ours=ours))
+                found += [Leftover(pid, path) for path in reversed(paths)]
     return found
+
+
+def is_covered_by_a_session(pid: int) -> bool:
+    """Whether a running helper covers files in the mount namespace of a process."""
+    try:
+        mounts = _mounts_of(pid)
+    except OSError:
+        return False
+    found = filter(None, map(_source, mounts.splitlines()))
+    return any(_start_time(int(each[1])) == each[2] for each in found)
+
+
+def _mounts_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape")
+
+
+def _source(line: str) -> re.Match[str] | None:
+    """The helper of a mount; None if it is no cover."""
+    return _SOURCE.fullmatch(line.partition(" - ")[2].split(" ")[1])
 
 
 def _covered(mounts: str, *, ours: bool) -> Iterator[str]:
     """proc(5), /proc/pid/mountinfo."""
     for line in mounts.splitlines():
-        before, _, after = line.partition(" - ")
-        if not (source := _SOURCE.fullmatch(after.split(" ")[1])):
+        if not (source := _source(line)):
             continue
+        path = line.split(" ")[4]
         is_alive = _start_time(int(source[1])) == source[2]
         is_wanted = source[0] == source_name() if ours else not is_alive
-        if is_wanted and before.split(" ")[4] != str(WORKSHOP):
-            yield _ESCAPED.sub(lambda match: chr(int(match[1], 8)), before.split(" ")[4])
+        if is_wanted and path != str(WORKSHOP):
+            yield _ESCAPED.sub(lambda match: chr(int(match[1], 8)), path)
 
 
 def _start_time(pid: int) -> str | None:

@@ -21,16 +21,17 @@ from OpenSSL import crypto
 
 from mitml4.errors import MachineError
 from mitml4.net.attach.covers import Covers
+from mitml4.net.attach.leftovers import is_covered_by_a_session
 from mitml4.net.attach.programs import ProgramGroup
 from mitml4.net.attach.target import Target
 from mitml4.regex import regex
+from mitml4.session.attach.key_stores import KeyStores
 from mitml4.session.attach.roots import (
     BUNDLES,
     has_own_roots,
     places_of_directories,
     places_of_files,
 )
-from mitml4.tls.java_keystore import read_truststore, write_jks
 from mitml4.tls.trust_store import certificates_in, merged_bundle
 
 __all__ = ["ContainerTrust", "with_certificate"]
@@ -48,16 +49,22 @@ class ContainerTrust:
     """The files of roots of the programs in a network namespace. Close it, which uncovers them."""
 
     def __init__(
-        self, target: Target, found: list[tuple[ProgramGroup, Covers]], failures: list[str]
+        self,
+        target: Target,
+        found: list[tuple[ProgramGroup, Covers]],
+        stores: KeyStores,
+        failures: list[str],
     ) -> None:
         self._target = target
         self._found = found
+        self._stores = stores
         self._failures = failures
 
     @classmethod
     def open(cls, target: Target, programs: Iterable[ProgramGroup], left_out: int = 0) -> Self:
         """Start helpers, before any thread is started. The caller closes the groups; `left_out` is
         how many more there are. Raises MachineError."""
+        stores = KeyStores.start()
         found: list[tuple[ProgramGroup, Covers]] = []
         failures: list[str] = []
         if left_out:
@@ -67,7 +74,7 @@ class ContainerTrust:
                 found.append((group, Covers.start(group.namespace)))
             except MachineError as error:
                 failures.append(f"those of process {group.pid} ({error.message})")
-        return cls(target, found, failures)
+        return cls(target, found, stores, failures)
 
     @property
     def channels(self) -> list[int]:
@@ -87,10 +94,11 @@ class ContainerTrust:
         covered: list[str] = []
         is_trusted = False
         what = self._target.what
+        is_covered = any(is_covered_by_a_session(group.pid) for group, _ in self._found)
         began = time.monotonic()
         is_told = False
         for group, covers in self._found:
-            laying = _Laying(group, covers, certificate)
+            laying = _Laying(group, covers, self._stores, certificate)
             for path in chain(laying.directories(), laying.files()):
                 covered.append(path)
                 took_s = time.monotonic() - began
@@ -113,6 +121,11 @@ class ContainerTrust:
             yield f"{what} has no file of roots that is known: its programs do not trust the CA"
         elif not self._failures:
             yield f"{what} shares the files of this host: its programs trust what this host trusts"
+        if is_covered:
+            yield (
+                f"another session has covered files of {what}: when it ends, programs trust this "
+                "session's CA no more, until this session is started again"
+            )
         if self._failures:
             yield f"not all files of roots could be covered: {_listed(self._failures)}"
         if own := {name for group, _ in self._found for name in has_own_roots(group)}:
@@ -123,10 +136,12 @@ class ContainerTrust:
 
     def restrict(self) -> None:
         """From now on, only uncover. Raises MachineError."""
+        self._stores.close()
         for _, covers in self._found:
             covers.restrict()
 
     def close(self) -> None:
+        self._stores.close()
         for _, covers in self._found:
             covers.close()
 
@@ -134,10 +149,17 @@ class ContainerTrust:
 class _Laying:
     """Covers the files of one mount namespace."""
 
-    def __init__(self, group: ProgramGroup, covers: Covers, certificate: x509.Certificate) -> None:
+    def __init__(
+        self,
+        group: ProgramGroup,
+        covers: Covers,
+        stores: KeyStores,
+        certificate: x509.Certificate,
+    ) -> None:
         self._group = group
         self._root = group.root
         self._covers = covers
+        self._stores = stores
         self._certificate = certificate
         self._der = certificate.public_bytes(Encoding.DER)
         self.failures: list[str] = []
@@ -149,9 +171,19 @@ class _Laying:
         for path, target in self._distinct(places_of_files(self._group), stat.S_ISREG):
             content = self._root.read(path, _LONGEST) or b""
             self.is_trusted |= self._der in certificates_in(content)
-            merged = with_certificate(content, self._certificate)
+            if _MARK in content:
+                merged = with_certificate(content, self._der)
+            else:
+                merged = self._store(path, content)
             if merged and self._does(path, target, partial(self._covers.file, target, merged)):
                 yield path
+
+    def _store(self, path: str, content: bytes) -> bytes | None:
+        try:
+            return self._stores.with_certificate(content, self._der)
+        except (OSError, MachineError) as error:
+            self._fail(path, error)
+            return None
 
     def directories(self) -> Iterator[str]:
         """Cover those in which OpenSSL finds roots by their hashes. Yields their paths."""
@@ -178,10 +210,13 @@ class _Laying:
         try:
             cover()
         except (OSError, MachineError) as error:
-            reason = error.message if isinstance(error, MachineError) else error.strerror
-            self.failures.append(f"{path} ({reason})")
+            self._fail(path, error)
             return False
         return True
+
+    def _fail(self, path: str, error: OSError | MachineError) -> None:
+        reason = error.message if isinstance(error, MachineError) else error.strerror
+        self.failures.append(f"{path} ({reason})")
 
     def _distinct(
         self, paths: Iterable[str], is_kind: Callable[[int], bool]
@@ -200,21 +235,15 @@ class _Laying:
                     seen.add((found.st_dev, found.st_ino))
 
 
-def with_certificate(content: bytes, certificate: x509.Certificate) -> bytes | None:
-    """A PEM bundle or Java's key store with one certificate more. None if it is neither, or has it
-    already."""
-    der = certificate.public_bytes(Encoding.DER)
-    if _MARK in content:
-        if der in certificates_in(content):
-            return None
-        return content + (b"" if content.endswith(b"\n") else b"\n") + merged_bundle([der])
-    try:
-        trusted = read_truststore(content)
-    except ValueError:
+def with_certificate(bundle: bytes, certificate: bytes) -> bytes | None:
+    """A PEM bundle with one certificate (DER) more. None if it has it already."""
+    if certificate in certificates_in(bundle):
         return None
-    return None if der in trusted or not trusted else write_jks([*trusted, der])
+    return bundle + (b"" if bundle.endswith(b"\n") else b"\n") + merged_bundle([certificate])
 
 
 def _listed(paths: list[str]) -> str:
-    shown = ", ".join(paths[:_SHOWN])
-    return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN} more"
+    """The same path may be covered in several containers of a pod."""
+    distinct = list(dict.fromkeys(paths))
+    shown = ", ".join(distinct[:_SHOWN])
+    return shown if len(distinct) <= _SHOWN else f"{shown} and {len(distinct) - _SHOWN} more"

@@ -27,3 +27,11 @@ def test_a_cover_is_left_if_its_helper_is_gone(helper: str) -> None:
     is_ours = helper == "ours"
     for ours, expected in ((False, not is_ours), (True, is_ours)):
         assert list(leftovers._covered(mounts, ours=ours)) == (["/etc/a b"] if expected else [])
+
+
+@pytest.mark.parametrize("helper", ["running", "gone", None])
+def test_files_are_covered_by_a_session_whose_helper_runs(helper, monkeypatch) -> None:
+    sources = {"running": source_name(), "gone": "mitml4-cover-0-1"}
+    cover = LINE.format(path="/etc/a", source=sources[helper]) if helper else ""
+    monkeypatch.setattr(leftovers, "_mounts_of", lambda _: OTHERS + cover)
+    assert leftovers.is_covered_by_a_session(1) == (helper == "running")
