@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from mitml4.printable import printable
 from mitml4.sinks.updates import Note, Published
 
 __all__ = ["Notes"]
@@ -19,4 +20,4 @@ class Notes:
 
     def publish(self, event: Published) -> None:
         if isinstance(event, Note):
-            self._say(f"note: {event.text}")
+            self._say(f"note: {printable(event.text)}")
