@@ -29,10 +29,6 @@ settings.load_profile("unhurried")
 
 os.umask(0o022)
 
-# jsonschema would import it, if it is there, for formats that no schema here has: 1.4 s of CPU time
-# in each process of the tests.
-sys.modules["rfc3987_syntax"] = None
-
 # Imports and thousands of collected tests leave no garbage, and searching them takes long.
 gc.set_threshold(50_000)
 

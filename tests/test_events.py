@@ -14,7 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 from typing import Any, get_args, get_origin, get_type_hints
 
-import jsonschema
+import jsonschema_rs
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -167,9 +167,9 @@ def schema() -> dict:
 
 
 @pytest.fixture(scope="module")
-def validator(schema) -> jsonschema.Draft202012Validator:
-    jsonschema.Draft202012Validator.check_schema(schema)
-    return jsonschema.Draft202012Validator(schema)
+def validator(schema) -> jsonschema_rs.Draft202012Validator:
+    jsonschema_rs.meta.validate(schema)
+    return jsonschema_rs.Draft202012Validator(schema)
 
 
 def test_there_is_a_sample_of_every_event_but_the_protocols() -> None:

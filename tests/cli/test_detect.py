@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import jsonschema
+import jsonschema_rs
 import pytest
 from rich.cells import cell_len
 
@@ -86,7 +86,7 @@ def test_a_capture_gives_the_events_of_live_traffic(http: Path) -> None:
         "flow.close",
         "session.stop",
     ]
-    schema = jsonschema.Draft202012Validator(json_schema())
+    schema = jsonschema_rs.Draft202012Validator(json_schema())
     for event in told:
         schema.validate(event)
     close = told[-2]

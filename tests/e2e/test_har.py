@@ -12,7 +12,7 @@ from base64 import b64decode
 from pathlib import Path
 
 import haralyzer
-import jsonschema
+import jsonschema_rs
 import pytest
 
 from tests.e2e import payload_servers
@@ -97,7 +97,7 @@ def entries(path: Path, browser: Importer | None) -> list[dict]:
     """Its entries, after readers that are not ours have read them."""
     data = path.read_bytes()
     archive = json.loads(data)
-    jsonschema.validate(archive, json.loads(SCHEMA.read_text()))
+    jsonschema_rs.validate(json.loads(SCHEMA.read_text()), archive)
     found = archive["log"]["entries"]
     environment = {"NODE_PATH": "/usr/share/nodejs", "PATH": "/usr/bin"}
     node = subprocess.run(

@@ -16,7 +16,7 @@ import pytest
 from hpack import Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 
 from mitml4.encoding import encode
 from mitml4.engine.engine import Engine

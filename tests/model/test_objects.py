@@ -8,7 +8,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 
 from mitml4.encoding import to_line
@@ -19,7 +19,7 @@ from mitml4.reading import read
 from mitml4.schema import json_schema
 from tests.model.test_builder import CLOSED, EVENTS, OPENED, TIME, built, lines
 
-SCHEMA = jsonschema.Draft202012Validator(json_schema())
+SCHEMA = jsonschema_rs.Draft202012Validator(json_schema())
 
 
 def written(flow: Flow) -> list[dict[str, Any]]:

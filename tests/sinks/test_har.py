@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 import trio
 from hypothesis import given
@@ -45,7 +45,7 @@ from mitml4.sinks.background import Background
 from mitml4.sinks.files import OutputFile
 from mitml4.sinks.har import HttpArchive
 
-SCHEMA = jsonschema.Draft202012Validator(
+SCHEMA = jsonschema_rs.Draft202012Validator(
     json.loads(Path(__file__).with_name("har-1.2.schema.json").read_text())
 )
 START = datetime(2026, 11, 24, 10, 0, tzinfo=UTC)
