@@ -73,14 +73,16 @@ def poll(condition: Callable[[], Any], what: str) -> Any:
     return value
 
 
-def listening_ports() -> set[int]:
-    """TCP ports that are listened on in the calling thread's namespace."""
-    rows = [
-        line.split()
-        for name in ("tcp", "tcp6")
-        for line in Path("/proc/thread-self/net", name).read_text().splitlines()[1:]
-    ]
-    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == "0A"}
+def listening_ports(pid: int) -> set[int]:
+    """TCP ports that are listened on in a process's network namespace; none if it has ended."""
+    ports = set()
+    with suppress(OSError):
+        for name in ("tcp", "tcp6"):
+            for line in Path(f"/proc/{pid}/net", name).read_text().splitlines()[1:]:
+                row = line.split()
+                if row[3] == "0A":
+                    ports.add(int(row[1].rpartition(":")[2], 16))
+    return ports
 
 
 # --- programs ----------------------------------------------------------------------------------
@@ -109,7 +111,7 @@ def running(
     with namespace.popen(command, stderr=subprocess.PIPE, **settings) as process:
         try:
             poll(
-                lambda: process.poll() is not None or port in namespace.call(listening_ports),
+                lambda: process.poll() is not None or port in listening_ports(process.pid),
                 f"{argv[0]} listens on {port}",
             )
             if process.poll() is not None:

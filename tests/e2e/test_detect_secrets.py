@@ -65,7 +65,7 @@ def captured(
     tcpdump: subprocess.Popen[bytes] | None = None
     try:
         # Without a connection to it, whose end tcpdump might see.
-        poll(lambda: PORT in namespace.call(listening_ports), "openssl s_server listens")
+        poll(lambda: PORT in listening_ports(server.pid), "openssl s_server listens")
         tcpdump = start(namespace, "tcpdump", "-i", "lo", "-U", "-Z", "root", "-w", str(capture))
         assert tcpdump.stderr is not None
         while b"listening on" not in (line := tcpdump.stderr.readline()):
