@@ -23,6 +23,9 @@ import pytest
 import rtls
 from OpenSSL import SSL
 
+from tests.e2e import forked
+from tests.e2e.conftest import intercepting
+
 PROGRAM = Path(__file__).with_name("faulty_server.py")
 V4 = "198.51.100.2"
 NAME = "www.example"
@@ -212,44 +215,71 @@ FOR_OLD = {
 }
 
 
+Visits = dict[str, tuple[Callable[..., Accepted], Ports]]
+"""By name of a client: how it visits which ports."""
+
+
+@pytest.fixture(scope="module")
+def ports(lab, files) -> Iterator[Ports]:
+    with faulty_servers(lab.server, files, [*SHOWN, *HIDDEN, *PAIRS]) as ports:
+        yield ports
+
+
+@pytest.fixture(scope="module")
+def roots(ports, files) -> Path:
+    """Those of the servers and of mitml4, whose authority is in `files`."""
+    forked.run(["ca", "generate", "--ca-dir", str(files / "ca")], cwd=files)
+    path = files / "all-roots.pem"
+    pems = (files / "ca/mitml4-ca.pem", files / "roots.pem")
+    path.write_bytes(b"".join(pem.read_bytes() for pem in pems))
+    return path
+
+
+@pytest.fixture(scope="module")
+def directly(ports, roots, beside) -> dict[str, Accepted]:
+    """What each client accepts with nothing between; the same for every engine."""
+    return visit_all(visits_of(ports, with_pairs=True), beside, roots)
+
+
+def visits_of(ports: Ports, *, with_pairs: bool) -> Visits:
+    alone = {name: port for name, port in ports.items() if "+" not in name}
+    visits = {name: (visit, ports if with_pairs else alone) for name, visit in FOR_PAIRS.items()}
+    visits |= {name: (visit, alone) for name, visit in FOR_ONE.items()}
+    old = {name: ports[name] for name in IN_OLD_VERSIONS}
+    return visits | {name: (visit, old) for name, visit in FOR_OLD.items()}
+
+
+def visit_all(visits: Visits, machine, roots: Path) -> dict[str, Accepted]:
+    with ThreadPoolExecutor(4) as workers:
+        begun = {
+            name: workers.submit(visit, machine, to, roots) for name, (visit, to) in visits.items()
+        }
+        return {name: accepted.result() for name, accepted in begun.items()}
+
+
 @pytest.mark.parametrize("engine", ["auto", "openssl"])
-def test_a_client_accepts_what_it_accepts_directly(lab, files, client, beside, intercept, engine):
-    pairs = PAIRS if engine == "auto" else []
-    with faulty_servers(lab.server, files, [*SHOWN, *HIDDEN, *pairs]) as ports:
-        session = intercept(
-            "--on-pinned", "fail", "--tls-engine", engine, roots=[files / "roots.pem"]
-        )
-        roots = files / "all-roots.pem"
-        roots.write_bytes(session.ca.read_bytes() + (files / "roots.pem").read_bytes())
-        alone = {name: port for name, port in ports.items() if "+" not in name}
-        visits = {name: (visit, ports) for name, visit in FOR_PAIRS.items()}
-        visits |= {name: (visit, alone) for name, visit in FOR_ONE.items()}
-        old = {name: ports[name] for name in IN_OLD_VERSIONS}
-        visits |= {name: (visit, old) for name, visit in FOR_OLD.items()}
-        with ThreadPoolExecutor(4) as workers:
-            direct, through = (
-                {
-                    name: workers.submit(visit, machine, to, roots)
-                    for name, (visit, to) in visits.items()
-                }
-                for machine in (beside, client)
-            )
-            wrong = [
-                f"{name}, {faults}: directly {accepted}, through {through[name].result()[faults]}"
-                for name in visits
-                for faults, accepted in direct[name].result().items()
-                if accepted != through[name].result()[faults]
-            ]
+def test_a_client_accepts_what_it_accepts_directly(
+    lab, files, client, ports, roots, directly, engine
+):
+    options = ("--on-pinned", "fail", "--tls-engine", engine)
+    with intercepting(lab, files, *options, roots=[files / "roots.pem"]) as session:
+        visits = visits_of(ports, with_pairs=engine == "auto")
+        wrong = [
+            f"{name}, {faults}: directly {directly[name][faults]}, through {accepted}"
+            for name, through in visit_all(visits, client, roots).items()
+            for faults, accepted in through.items()
+            if accepted != directly[name][faults]
+        ]
         assert not wrong, "\n".join(wrong)
         session.wait_for(lambda: all(flow.closed for flow in session.flows()), "all flows close")
-        by_port = {port: faults for faults, port in ports.items()}
-        actions = {faults: set() for faults in ports}
-        for flow in session.flows():
-            faults = by_port.get(flow.opened["destination"]["port"])
-            if faults and flow.layer("tls")["details"]["version"] not in ("TLSv1", "TLSv1.1"):
-                actions[faults].add(flow.actions[0])
-        assert {faults for faults in SHOWN if "passthrough" in actions[faults]} == set()
-        assert {faults for faults in HIDDEN if "passthrough" not in actions[faults]} == set()
+    by_port = {port: faults for faults, port in ports.items()}
+    actions = {faults: set() for faults in ports}
+    for flow in session.flows():
+        faults = by_port.get(flow.opened["destination"]["port"])
+        if faults and flow.layer("tls")["details"]["version"] not in ("TLSv1", "TLSv1.1"):
+            actions[faults].add(flow.actions[0])
+    assert {faults for faults in SHOWN if "passthrough" in actions[faults]} == set()
+    assert {faults for faults in HIDDEN if "passthrough" not in actions[faults]} == set()
 
 
 OLD = "NORMAL:-VERS-TLS1.3"
