@@ -6,9 +6,9 @@ from the client's machine, through mitml4. The two must come to the same.
 Starting the interpreter and importing mitml4 would take a third of these tests' CPU time. So some
 helpers fork a process that has imported it already, and that is otherwise like one that was started
 (forked.py; run/test_forked.py compares them): `intercepting`, with the fixtures `session` and
-`intercept`, unless it is given a wrapper; `Host.run` of run/conftest.py; and `forked.run`. Every
-other command line is started as a user's is. For each command that covers its start, its
-privileges, its terminal, its signals and its end by SIGKILL.
+`intercept`, unless it is given a wrapper; `Host.run` of run/conftest.py; `Copy.mitml4` of
+test_ca_install.py; and `forked.run`. Every other command line is started as a user's is. For each
+command that covers its start, its privileges, its terminal, its signals and its end by SIGKILL.
 """
 
 from __future__ import annotations

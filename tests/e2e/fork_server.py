@@ -1,13 +1,15 @@
 """Forks processes that continue as `python -m mitml4 …` would, without its imports.
 
 `python -c TEXT SOCKET PADDING`, where TEXT is that of this file (tests/e2e/forked.py). It imports
-what a session imports first. Then each message of the socket asks for a process: what it is to be
-like, in JSON, with the descriptors of its standard input, output and error, of its network
-namespace, and of a pipe, on which its process id is told at once and its wait status at its end.
+what a session imports first, and generates what classes and expressions would generate at their
+first use. Then each message of the socket asks for a process: what it is to be like, in JSON, with
+the descriptors of its standard input, output and error, of its network namespace, and of a pipe, on
+which its process id is told at once and its wait status at its end.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -19,6 +21,8 @@ import selectors
 import socket
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ PRELOADED = (
     "mitml4.session.intercept",
     "mitml4.session.session",
     "mitml4.session.run",
+    "mitml4.sinks.lines",
 )
 CLONE_NEWNS, CLONE_NEWNET = 0x20000, 0x40000000
 PR_SET_DUMPABLE = 4
@@ -40,10 +45,26 @@ def main() -> None:
     importlib.import_module("mitml4.cli.main")
     for name in PRELOADED:
         importlib.import_module(name)
+    importlib.import_module("mitml4.session.imports").import_all()
+    generate()
     gc.freeze()  # or the first collection in each child would copy all pages
     asked = socket.socket(fileno=int(sys.argv[1]))
     if request := serve(asked):
         continue_as(*request)
+
+
+def generate() -> None:
+    """What the classes and expressions of mitml4 would generate at their first use."""
+    dataclass = importlib.import_module("mitml4.dataclass")
+    regex = importlib.import_module("mitml4.regex").regex
+    waiting = dataclass._first_init(object).__qualname__
+    for each in gc.get_objects():
+        if isinstance(each, regex):
+            getattr(each, "match")  # noqa: B009
+        elif isinstance(each, type):
+            name = getattr(vars(each).get("__init__"), "__qualname__", "")
+            if name == waiting:
+                setattr(each, "__init__", dataclass._generated_init(each))  # noqa: B010
 
 
 def serve(asked: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
@@ -83,6 +104,10 @@ def continue_as(request: dict[str, Any], descriptors: list[int]) -> None:
         renew(name, mode)
     os.environ.clear()
     os.environ.update(request["env"])
+    if inside := request["inside"]:
+        with open(inside["mounts"]) as mounts:
+            check(libc.setns(mounts.fileno(), CLONE_NEWNS))
+        os.chroot(inside["root"])
     if request["mounts"]:
         check(libc.unshare(CLONE_NEWNS))
         subprocess.run(["sh", "-c", f"mount --make-rprivate /; {request['mounts']}"], check=True)
@@ -98,7 +123,23 @@ def continue_as(request: dict[str, Any], descriptors: list[int]) -> None:
     sys.orig_argv[:] = argv
     sys.argv[:] = ["-m", *request["arguments"]]
     sys.path[0] = os.getcwd()
-    runpy._run_module_as_main(request["module"])  # type: ignore[attr-defined]  # as `-m` does
+    try:
+        runpy._run_module_as_main(request["module"])  # type: ignore[attr-defined]  # as `-m` does
+    except SystemExit as ended:
+        if isinstance(ended.code, int):
+            end(ended.code)
+        raise
+
+
+def end(code: int) -> None:
+    """As Python ends, but for its last work: to free each object would first copy its page.
+    Returns if an output cannot be written, for Python to say so."""
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def check(result: int) -> None:

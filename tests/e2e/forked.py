@@ -1,4 +1,5 @@
-"""Starts of mitml4 without its imports, which are nine tenths of the CPU time of a start.
+"""Starts of mitml4 without its imports, which are nine tenths of the CPU time of a start, and ends
+without the freeing of all objects.
 
 A server per interpreter (fork_server.py) has imported what a session imports first, and forks each
 of these processes. It then takes the namespaces, mounts, user, environment, directory, descriptors
@@ -65,11 +66,13 @@ def start(
     env: Mapping[str, str] = os.environ,
     program: str = sys.executable,
     mounts: str = "",
+    inside: tuple[int, Path] | None = None,
     user: int = 0,
     module: str = "mitml4",
 ) -> Forked:
     """`program -m mitml4 ARGUMENTS` as a new process, in text mode; descriptors as Popen takes
-    them. `mounts` is a script that a new mount namespace begins with."""
+    them. `mounts` is a script that a new mount namespace begins with. `inside` is a process, whose
+    mount and network namespaces it enters, and a directory there that becomes its root."""
     read = {name: value for name, value in env.items() if name.startswith(_KEY)}
     key = (program, *sorted(read.items()))
     if key not in _servers:
@@ -79,9 +82,12 @@ def start(
         "env": dict(env),
         "cwd": str(cwd),
         "mounts": mounts,
+        "inside": inside and {"mounts": f"/proc/{inside[0]}/ns/mnt", "root": str(inside[1])},
     }
     request |= {"user": user, "module": module}
-    return Forked(_servers[key].socket, request, namespace, (stdin, stdout, stderr))
+    network = f"/proc/{inside[0] if inside else 'self'}/ns/net"
+    descriptor = os.dup(namespace.fd) if namespace else os.open(network, os.O_RDONLY)
+    return Forked(_servers[key].socket, request, descriptor, (stdin, stdout, stderr))
 
 
 def run(
@@ -105,7 +111,7 @@ class Forked:
         self,
         server: socket.socket,
         request: dict[str, Any],
-        namespace: NetNamespace | None,
+        network: int,
         standard: tuple[int | IO[str], ...],
     ) -> None:
         self.returncode: int | None = None
@@ -125,7 +131,6 @@ class Forked:
             theirs.append(other)
             files.append(None if ours is None else open(ours, "r" if number else "w"))  # noqa: SIM115
         self.stdin, self.stdout, self.stderr = files
-        network = os.dup(namespace.fd) if namespace else os.open("/proc/self/ns/net", os.O_RDONLY)
         theirs += [network, report]
         socket.send_fds(server, [json.dumps(request).encode()], theirs)
         for each in theirs:

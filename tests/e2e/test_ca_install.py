@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from mitml4.tls.java_keystore import read_truststore
+from tests.e2e import forked
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 60
@@ -77,10 +78,17 @@ class Copy:
     def as_user(self, *command: str) -> subprocess.CompletedProcess[str]:
         return self.run("setpriv", f"--reuid={UID}", f"--regid={UID}", "--clear-groups", *command)
 
-    def mitml4(self, *arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
-        """As `sudo mitml4 …` of the user."""
-        settings = {"check": False, "env": self.environ | {"SUDO_USER": USER}} | options
-        done = self.run(sys.executable, "-m", "mitml4", *arguments, **settings)
+    def mitml4(
+        self, *arguments: str, has_terminal: bool = True
+    ) -> subprocess.CompletedProcess[str]:
+        """As `sudo mitml4 …` of the user, by a fork, or without any terminal by a start."""
+        env = self.environ | {"SUDO_USER": USER}
+        if has_terminal:
+            root = self.directory / "root"
+            done = forked.run(arguments, inside=(self.holder, root), cwd=Path("/"), env=env)
+        else:
+            argv = (sys.executable, "-m", "mitml4", *arguments)
+            done = self.run(*argv, check=False, env=env, start_new_session=True)
         print(done.stderr)
         assert "Traceback" not in done.stderr
         return done
@@ -369,7 +377,7 @@ def test_a_database_with_a_password_fails_alone(machine):
     machine.file("/tmp/password").write_text("secret1234\n")
     machine.as_user("certutil", "-N", "-d", f"sql:{locked}", "-f", "/tmp/password")
     empty = machine.database(locked)
-    done = machine.mitml4("ca", "install", start_new_session=True)
+    done = machine.mitml4("ca", "install", has_terminal=False)
     assert done.returncode == 1
     error = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(error) == 1
