@@ -60,23 +60,29 @@ class Replacement:
                 out += text[at : match.start()]
                 out += match.expand(self.with_)
                 at = match.end()
-                if len(out) > limit:
-                    raise TooMuchError(f"the result has more than {limit} bytes")
+                _check_size(out, limit)
         except TimeoutError:
             raise TooMuchError("the expression takes too long") from None
         out += text[at:]
-        if len(out) > limit:
-            raise TooMuchError(f"the result has more than {limit} bytes")
+        _check_size(out, limit)
         return bytes(out)
+
+
+def _check_size(result: bytearray, limit: int) -> None:
+    """Raises TooMuchError."""
+    if len(result) > limit:
+        raise TooMuchError(f"the result has more than {limit} bytes")
 
 
 class StreamReplacer:
     """Replaces in a stream of bytes, of which a match may have MAX_MATCH at most."""
 
-    __slots__ = ("_allowance", "_replacement", "_text", "count")
+    __slots__ = ("_allowance", "_limit", "_replacement", "_text", "count")
 
-    def __init__(self, replacement: Replacement, allowance: Allowance) -> None:
+    def __init__(self, replacement: Replacement, limit: int, allowance: Allowance) -> None:
+        """`limit`: bytes that may come of one piece."""
         self._replacement = replacement
+        self._limit = limit
         self._allowance = allowance
         self._text = b""
         """What is held back: what may still become a match begins with its first byte."""
@@ -104,7 +110,7 @@ class StreamReplacer:
     def _run(self, data: bytes, *, is_last: bool) -> bytes:
         text, self._text = self._text + data, b""
         out = bytearray()
-        at = 0
+        at, count = 0, self.count
         began = time.perf_counter()
         try:
             timeout_s = self._allowance.for_text(len(text))
@@ -126,8 +132,9 @@ class StreamReplacer:
                 out += match.expand(self._replacement.with_)
                 self.count += 1
                 at = match.end()
+                _check_size(out, self._limit)
         except (TimeoutError, TooMuchError) as error:
-            self._text = bytes(out) + text[at:]
+            self._text, self.count = text, count
             raise TooMuchError(str(error) or "the expression takes too long") from None
         finally:
             self._allowance.spend(time.perf_counter() - began)

@@ -17,7 +17,7 @@ from mitml4.dataclass import dataclass
 from mitml4.edit.allowance import Allowance, TooMuchError
 from mitml4.edit.editor import Applied, DataEditor, EditedFlow, carries_frames
 from mitml4.edit.files import Folder, media_type
-from mitml4.edit.headers import Headers
+from mitml4.edit.headers import Headers, check_field
 from mitml4.edit.messages import Answer, Ending, Message, Request, Response, Server, plain_answer
 from mitml4.edit.replace import Replacement, StreamReplacer
 from mitml4.filter.expression import Filter, Subject
@@ -281,7 +281,7 @@ class RuleEditor:
 
     def data(self, flow: EditedFlow, direction: Literal["up", "down"]) -> DataEditor | None:
         rules = self._data_rules(flow.model)
-        return _RuleData(rules, flow) if rules else None
+        return _RuleData(rules, flow, self.limit) if rules else None
 
     def _data_rules(self, flow: model.Flow) -> list[Rule]:
         return [rule for rule in self.rules if rule.edits_data(flow) and rule.matches(flow, None)]
@@ -302,11 +302,11 @@ _NOT_THERE: Final = (
 class _RuleData:
     """Edits one direction of another protocol by rules."""
 
-    def __init__(self, rules: Sequence[Rule], flow: EditedFlow) -> None:
+    def __init__(self, rules: Sequence[Rule], flow: EditedFlow, limit: int) -> None:
         self._flow = flow
         self._ending = next((rule for rule in rules if rule.ending), None)
         self._replacers = [
-            (rule, StreamReplacer(each.replacement, flow.allowance))
+            (rule, StreamReplacer(each.replacement, limit, flow.allowance))
             for rule in rules
             for each in rule.replaces_data(flow.model)
         ]
@@ -378,13 +378,20 @@ def exchange_of(request: Request, response: Response | None) -> model.Exchange:
 def _replace_in_headers(
     replacement: Replacement, headers: Headers, limit: int, allowance: Allowance
 ) -> bool:
-    """In each field as `Name: value`. Raises ValueError for a result that is no field."""
-    is_changed = False
-    for at, field in enumerate(list(headers.fields)):
+    """In each field as `Name: value`. Raises ValueError for a result that is no field, TooMuchError
+    for one of more than `limit` bytes in all, and changes nothing then."""
+    changed: list[tuple[int, bytes, bytes]] = []
+    left = limit
+    for at, field in enumerate(headers.fields):
         line = b"%b: %b" % (field.name, field.value)
         replaced = replacement.apply(line, limit, allowance)
         if replaced != line:
-            name, _, value = replaced.partition(b":")
-            headers.put(at, name.strip(b" \t"), value.strip(b" \t"))
-            is_changed = True
-    return is_changed
+            left -= len(replaced)
+            if left < 0:
+                raise TooMuchError(f"the result has more than {limit} bytes")
+            name, _, value = (part.strip(b" \t") for part in replaced.partition(b":"))
+            check_field(name, value)
+            changed.append((at, name, value))
+    for at, name, value in changed:
+        headers.put(at, name, value)
+    return bool(changed)

@@ -7,8 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.edit.allowance import Allowance, TooMuchError
+from mitml4.edit.headers import Headers
 from mitml4.edit.replace import MAX_MATCH, Replacement, StreamReplacer
+from mitml4.edit.rules import _replace_in_headers
 
+LIMIT = 1 << 20
 EXPRESSIONS = {
     "prod": "dev",
     "a+b": "<>",
@@ -19,7 +22,7 @@ EXPRESSIONS = {
 
 
 def in_stream(expression: str, with_: str, pieces: list[bytes]) -> bytes:
-    replacer = StreamReplacer(Replacement.of(expression, with_), Allowance())
+    replacer = StreamReplacer(Replacement.of(expression, with_), LIMIT, Allowance())
     return b"".join(map(replacer.feed, pieces)) + replacer.flush()
 
 
@@ -32,7 +35,7 @@ def test_a_split_changes_nothing(expression: str, texts: list[str]) -> None:
 
 
 def test_only_what_may_become_a_match_is_held_back() -> None:
-    replacer = StreamReplacer(Replacement.of("prod", "dev"), Allowance())
+    replacer = StreamReplacer(Replacement.of("prod", "dev"), LIMIT, Allowance())
     assert replacer.feed(b"a prompt") == b"a prompt"
     assert not replacer.holds
     assert replacer.feed(b"a pr") == b"a "
@@ -53,11 +56,35 @@ def test_a_result_has_a_largest_size() -> None:
         Replacement.of("a", "b" * 1000).apply(b"a" * 1000, 1000, Allowance())
 
 
+def test_a_piece_of_a_stream_has_one_too_and_stays_as_it_was() -> None:
+    replacer = StreamReplacer(Replacement.of("ab", "b" * 600), 1000, Allowance())
+    assert replacer.feed(b"ab.a") == b"b" * 600 + b"."
+    with pytest.raises(TooMuchError, match="more than 1000 bytes"):
+        replacer.feed(b"b ab c")
+    assert replacer.rest() == b"ab ab c"
+    assert replacer.count == 1
+
+
+def test_all_fields_together_have_one_or_none_is_changed() -> None:
+    pairs = [("A", "b")] * 3
+    for with_, raises in (("c" * 300, None), ("c" * 400, TooMuchError), ("\r\nX: y", ValueError)):
+        headers = Headers(Headers.of(pairs).fields)
+        replacement = Replacement.of("b|nothing", with_)
+        if raises is None:
+            assert _replace_in_headers(replacement, headers, 1000, Allowance())
+            assert headers.items() == [("A", with_)] * 3
+            continue
+        with pytest.raises(raises):
+            _replace_in_headers(replacement, headers, 1000, Allowance())
+        assert headers.items() == pairs
+        assert not headers.is_changed
+
+
 def test_an_expression_has_a_deadline() -> None:
     replacement = Replacement.of("(a|aa)+$", "")
     with pytest.raises(TooMuchError, match="too long"):
         replacement.apply(b"a" * 5000 + b"b", 1 << 20, Allowance())
-    replacer = StreamReplacer(replacement, Allowance())
+    replacer = StreamReplacer(replacement, LIMIT, Allowance())
     with pytest.raises(TooMuchError):
         replacer.feed(b"a" * 5000 + b"b")
 
@@ -69,7 +96,7 @@ def test_a_connection_has_a_share_of_the_time() -> None:
     allowance.spend(10)
     with pytest.raises(TooMuchError, match="on this connection"):
         replacement.apply(b"a", 10, allowance)
-    replacer = StreamReplacer(replacement, allowance)
+    replacer = StreamReplacer(replacement, LIMIT, allowance)
     with pytest.raises(TooMuchError, match="on this connection"):
         replacer.feed(b"a")
     assert replacer.rest() == b"a"
