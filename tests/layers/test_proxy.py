@@ -183,6 +183,8 @@ async def test_what_a_client_sends_and_ends_early_goes_into_its_tunnel(pieces: l
         ([connect(b"example.org")], b"HTTP/1.1 400 "),
         ([connect(b"fd14::1:80")], b"HTTP/1.1 400 "),
         ([b"GET http://a/ HTTP/1.1\r\nHost a\r\n\r\n"], b"HTTP/1.1 400 "),
+        ([b"GET http://a/ HTTP/1.1\r\nX: y\rHost: b\r\n\r\n"], b"HTTP/1.1 400 "),
+        ([b"GET http://a/ HTTP/1.1\r\nX: y\0\r\n\r\n"], b"HTTP/1.1 400 "),
         ([b"GET https://example.org/ HTTP/1.1\r\n\r\n"], b"HTTP/1.1 400 "),
         ([b"GET ftp://example.org/ HTTP/1.1\r\n\r\n"], b"HTTP/1.1 400 "),
         ([b"GET http://a\\@b/ HTTP/1.1\r\n\r\n"], b"HTTP/1.1 400 "),

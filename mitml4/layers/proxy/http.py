@@ -47,6 +47,8 @@ def read_asked(raw: bytes) -> Asked:
     """Read a whole head. Raises ProtocolError, whose message is for the client."""
     if any(b":" not in line for line in raw.strip(b"\r\n").split(b"\n")[1:]):
         raise ProtocolError("a field line without a colon")
+    if b"\0" in raw or b"\r" in raw.replace(b"\r\n", b""):  # RFC 9110 §5.5, RFC 9112 §2.2
+        raise ProtocolError("a NUL or a bare CR in the head")
     head, request = read_request(raw, scheme="http", authority="", stream=1)
     target: Target | None = None
     if request.method == "CONNECT":

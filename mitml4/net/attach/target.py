@@ -20,7 +20,6 @@ __all__ = ["Target"]
 
 _NAMES: Final = Path("/run/netns")  # ip-netns(8)
 _PROCESS: Final = regex(r"/proc/([1-9][0-9]{0,9})/ns/net")
-_SUDO: Final = "run as root: sudo mitml4 …"
 
 # linux/nsfs.h
 _NS_GET_USERNS: Final = 0xB701
@@ -106,7 +105,7 @@ def _open(path: Path, what: str) -> int:
             f"there is no {what.removeprefix('the ')}", hint=_there_are(path)
         ) from None
     except PermissionError:
-        raise MachineError(f"{what} may not be entered by this user", hint=_SUDO) from None
+        raise MachineError(f"{what} may not be entered by this user", hint=_privilege()) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}", hint="ip netns list") from None
     try:
@@ -117,6 +116,12 @@ def _open(path: Path, what: str) -> int:
         os.close(descriptor)
         raise UsageError(f"{path} is no network namespace", hint="ip netns list")
     return descriptor
+
+
+def _privilege() -> str:
+    if os.geteuid():
+        return "run as root: sudo mitml4 …"
+    return "it is outside of the container in which mitml4 runs, or CAP_SYS_PTRACE is missing"
 
 
 def _there_are(path: Path) -> str:
@@ -132,7 +137,7 @@ def _owner(network: int, what: str) -> int | None:
         owner: int = fcntl.ioctl(network, _NS_GET_USERNS)
     except PermissionError:  # it is not below ours
         os.close(network)
-        raise MachineError(f"{what} may not be entered by this user", hint=_SUDO) from None
+        raise MachineError(f"{what} may not be entered by this user", hint=_privilege()) from None
     if _is_same(owner, Path("/proc/self/ns/user")):
         os.close(owner)
         return None

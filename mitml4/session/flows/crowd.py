@@ -78,7 +78,8 @@ class Limits:
 
     def __str__(self) -> str:
         return (
-            f"{self.carried} at a time, half of them of one client (ulimit -n {self.descriptors})"
+            f"{self.carried} at a time, half of them of one client, and a quarter of one client to "
+            f"one server (ulimit -n {self.descriptors})"
         )
 
 

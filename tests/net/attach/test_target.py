@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mitml4.errors import UsageError
+from mitml4.errors import MachineError, UsageError
 from mitml4.net.attach.target import Target
 
 
@@ -50,3 +50,16 @@ def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     for pid in (ended.pid, 1 << 40):
         with pytest.raises(UsageError, match=f"no process {pid}"):
             Target.of_process(pid)
+
+
+@pytest.mark.parametrize(("user", "hint"), [(1000, "sudo"), (0, "CAP_SYS_PTRACE")])
+def test_root_is_not_told_to_become_root(user: int, hint: str, monkeypatch) -> None:
+    def refuse(*_: object) -> int:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(MachineError, match="may not be entered") as caught:
+        Target.of_process(os.getpid())
+    assert caught.value.hint
+    assert hint in caught.value.hint
