@@ -46,8 +46,7 @@ class Attachment:
             undo.callback(target.close)
             if target.is_ours:
                 raise UsageError(
-                    f"{target.what} uses the network of this host",
-                    hint="mitml4 intercept --iface NAME, for all connections of this host",
+                    f"{target.what} uses the network of this host", hint=_instead_of(target)
                 )
             network = undo.enter_context(AttachedNetwork.enter(target))
             owners = undo.enter_context(
@@ -81,6 +80,13 @@ class Attachment:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _instead_of(target: Target) -> str:
+    hint = "mitml4 intercept --iface NAME, for all connections of this host"
+    if target.pid is None:
+        return hint
+    return f"{hint}; --cgroup PATH, for those of a cgroup: cat /proc/{target.pid}/cgroup"
 
 
 def _find(attach: Attach) -> tuple[Target, str | None]:
