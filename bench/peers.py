@@ -36,6 +36,7 @@ __all__ = [
     "MITMPROXY_VENV",
     "PEERS",
     "Mitml4",
+    "Mitml4One",
     "NotMeasuredError",
     "Peer",
     "Prepared",
@@ -187,6 +188,14 @@ class Mitml4(Proxy):
 
     def is_ready(self, lab: Lab, log: Path) -> bool:
         return '"type":"session.start"' in log.read_text()
+
+
+@dataclass(frozen=True, slots=True)
+class Mitml4One(Mitml4):
+    """The same in one process, also under load."""
+
+    name: ClassVar[str] = "mitml4-one"
+    options: ClassVar[tuple[str, ...]] = ("--workers", "1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -387,6 +396,7 @@ PEERS: Final[tuple[Peer, ...]] = (
     Direct(),
     Mitml4(),
     Mitml4OpenSsl(),
+    Mitml4One(),
     Mitml4Payload(),
     Mitml4Filter(),
     Mitml4PcapPlain(),

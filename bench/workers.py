@@ -1,4 +1,4 @@
-"""`python -m bench.workers`: what connections and requests cost with one worker and with two.
+"""`python -m bench.workers`: what connections and requests cost in one process and in two.
 
 All processes of the session share one core, and the lab's client and server have the others, so
 that each process of the session always has more to do: one that waits for each request wakes for
@@ -20,7 +20,7 @@ from typing import ClassVar, Final
 
 from bench.kept_alive import Load, h2load, wrk
 from bench.lab import CONGESTION_CONTROL, Lab
-from bench.peers import Mitml4, Standing
+from bench.peers import Mitml4, Mitml4One, Standing
 from bench.processes import parse_cpu_ticks, tree
 from mitml4.net.processes import become_subreaper
 
@@ -37,12 +37,6 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 class _Several(Mitml4):
     name: ClassVar[str] = "mitml4-workers"
     options: ClassVar[tuple[str, ...]] = ("--workers", str(_CORES))
-
-
-@dataclass(frozen=True, slots=True)
-class _One(Mitml4):
-    name: ClassVar[str] = "mitml4-one"
-    options: ClassVar[tuple[str, ...]] = ("--workers", "1")
 
 
 def _connections(lab: Lab, standing: Standing) -> int:
@@ -111,7 +105,7 @@ def main() -> None:
     memory: dict[str, list[float]] = {}
     with Lab.open(1 << 20, CONGESTION_CONTROL) as lab:
         for _ in range(rounds):
-            for peer in (_One(), _Several()):
+            for peer in (Mitml4One(), _Several()):
                 with peer.standing(lab) as standing:
                     assert standing.pid
                     for process in _processes(standing.pid):
@@ -125,14 +119,14 @@ def main() -> None:
                         print(peer.name, what, [round(each) for each in cost], file=sys.stderr)
                     memory[peer.name] = list(_private_mb(standing.pid))
     for what in _LOADS:
-        one = [sum(cost) for cost in costs[_One.name, what]]
+        one = [sum(cost) for cost in costs[Mitml4One.name, what]]
         several = costs[_Several.name, what]
         times = [
             alone / max(sum(cost) / _CORES, *cost) for alone, cost in zip(one, several, strict=True)
         ]
         print(
             f"{what}: {statistics.median(one):.0f} µs by one process, "
-            f"{statistics.median(map(sum, several)):.0f} µs with {_CORES} workers, "
+            f"{statistics.median(map(sum, several)):.0f} µs with {_CORES} processes, "
             f"{statistics.median(times):.2f} times as many a second ({min(times):.2f}-"
             f"{max(times):.2f})"
         )

@@ -38,6 +38,10 @@ _OUTPUTS: Final = {
 _SHOWN: Final = ("headers", "payload", "payload_limit", "payload_total", "show_secrets")
 _MAX_USER: Final = 2**32 - 1
 _MAX_EDIT_LIMIT: Final = 1 << 30
+_MAX_WORKERS: Final = 4
+"""As many processes carry flows where nobody has said how many."""
+_ALONE_UP_TO: Final = 8
+"""So many flows one of them carries alone then."""
 _WITHOUT_STDOUT: Final = ("output", "write", "har", "pcap_plain")
 """Options that let `intercept` do without a standard output."""
 
@@ -207,13 +211,17 @@ def _check_allow(given: dict[str, Any]) -> None:
         )
 
 
-def _workers(console: Console, given: Mapping[str, Any]) -> int:
-    """How many processes carry flows."""
-    asked: int = given["workers"]
-    if asked > 1 and given["probe_clients"]:
-        console.say("note: --probe-clients is done by one process: --workers 1")
-        return 1
-    return asked
+def _workers(console: Console, given: Mapping[str, Any]) -> dict[str, int]:
+    """How many processes carry flows, and from when on."""
+    asked: int | None = given["workers"]
+    if given["probe_clients"]:
+        if asked and asked > 1:
+            console.say("note: --probe-clients is done by one process: --workers 1")
+        return {"workers": 1}
+    processors = len(os.sched_getaffinity(0))
+    if asked is None and processors > 1:
+        return {"workers": min(processors, _MAX_WORKERS), "alone_up_to": _ALONE_UP_TO}
+    return {"workers": asked or 1}
 
 
 def _display_on_stdout(given: dict[str, Any]) -> Display:
@@ -274,7 +282,7 @@ def _common(console: Console, given: dict[str, Any], environ: Mapping[str, str])
         # A server that nobody has verified may be any.
         "upstream": "reject" if policy.allow else given["upstream"],
         "probe_clients": given["probe_clients"],
-        "workers": _workers(console, given),
+        **_workers(console, given),
         "ca_page": given["ca_page"],
         "upstream_ca": given["upstream_ca"],
         "client_cert": given["client_cert"],

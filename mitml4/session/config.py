@@ -68,7 +68,9 @@ class SessionConfig:
     """Bytes of a body that is edited; larger ones stream by."""
 
     workers: int = 1
-    """How many processes carry flows; 1: the session does."""
+    """How many processes carry flows, of which the session is one."""
+    alone_up_to: int = 0
+    """The session starts the others once it carries more flows than these."""
     duration_s: float | None = None
     """The session ends after this time."""
     max_flows: int | None = None

@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from mitml4.session.destinations.tunnels import Tunnels
     from mitml4.session.editors.rules import RuleFiles
     from mitml4.session.editors.scripts import Scripts
+    from mitml4.session.workers.balance import Balance
+    from mitml4.session.workers.sharing import MemoryShare
     from mitml4.session.workers.workers import Workers
 
 __all__ = ["Session"]
@@ -113,15 +115,17 @@ class Session:
         self.policy = LivePolicy(config.policy)
         self._limits = Limits.of_machine()
         self.rules = self._open_rules() if config.rules else None
+        self._relay = Relay(PipePool(self._limits.pipes))
         self._edit_memory = EditMemory(_BODIES_AT_ONCE * config.edit_limit)
         self._scripts = self._open_scripts() if config.scripts else None
         self.scripts: Sequence[HookEditor] = self._scripts.scripts if self._scripts else ()
+        self._balance = _balance() if config.workers > 1 else None
         self.outputs = open_outputs(
             config, ask=self.handle, keylog_failed=self._lose_key_log, taps=taps
         )
         self.hub = Hub(
             self.outputs.sinks,
-            [Notes(say), *([self._scripts] if self._scripts else [])],
+            [Notes(say), *[each for each in (self._scripts, self._balance) if each]],
             condition=config.filter,
             unfiltered=self.outputs.unfiltered,
             on_failure=self._break,
@@ -131,11 +135,8 @@ class Session:
         """While it runs."""
         self._ca_page: Pages | None = None
         self._workers: Workers | None = None
-        # before the session may import nothing more
-        if config.routes:
+        if config.routes:  # before the session may import nothing more
             import_module("mitml4.session.destinations.tunnels")
-        if config.workers > 1:
-            import_module("mitml4.session.workers.workers")
 
     def _open_rules(self) -> RuleFiles:
         """Raises MitmError."""
@@ -290,46 +291,56 @@ class Session:
         self, sources: Sequence[FlowSource], interceptor: TlsInterceptor
     ) -> Workers | None:
         """None: flows are carried here. Raises MachineError."""
-        if self.config.workers == 1:
+        if self._balance is None:
             return None
         from mitml4.session.workers.workers import Workers
 
         keep = [self.outputs.keylog.descriptor] if self.outputs.keylog else []
-        workers = Workers.of(self, sources, interceptor, self._lose_key_log, keep)
+        workers = Workers.of(self, sources, interceptor, self._balance, self._lose_key_log, keep)
         self.flows.begin = workers.begin
         for number, script in enumerate(self._scripts.scripts if self._scripts else ()):
             key = "script", number
             script.on_loaded = partial(workers.remember, key, *key)
         return workers
 
-    def become_worker(self, complain: Complain) -> Relay:
+    def share_memory(self, count: int) -> MemoryShare:
         """See `workers.worker.House`."""
-        count = self.config.workers
+        from mitml4.session.workers.sharing import MemoryShare
+
+        free = max(self.config.edit_limit, self._edit_memory.free // count)
+        payload = self.config.shown.payload and self.config.shown.payload.session
+        share = MemoryShare(
+            bodies=free,
+            payload=(payload.left // count, payload.free // count) if payload else None,
+            pipes=self._limits.pipes // count,
+        )
+        self.take_memory(share)
+        return share
+
+    def take_memory(self, share: MemoryShare) -> None:
+        """See `workers.worker.House`."""
+        self._edit_memory.free = share.bodies
+        self._relay.pipes.most = share.pipes
+        if share.payload and (payload := self.config.shown.payload):
+            payload.session.left, payload.session.free = share.payload
+
+    def become_worker(self, complain: Complain) -> None:
+        """See `workers.worker.House`."""
         self._complain = complain
-        limit, memory = self.config.edit_limit, self._edit_memory
-        self._edit_memory = EditMemory(max(limit, memory.free // count))
-        if payload := self.config.shown.payload:
-            payload.session.left //= count
-            payload.session.free //= count
-        return Relay(PipePool(self._limits.pipes // count))
 
     async def _serve(self, sources: Sequence[FlowSource], interceptor: TlsInterceptor) -> None:
         """Run flows until asked to stop, then wait for the open ones."""
-        relay = Relay(PipePool(self._limits.pipes))
         with ExitStack() as at_end:
-            at_end.callback(relay.pipes.close)
+            at_end.callback(self._relay.pipes.close)
             for each in (self.rules, self._workers, self._scripts):
                 if each:
                     at_end.callback(each.close)
             at_end.callback(self.flows.refuse_waiting)
-            await self._run_flows(sources, interceptor, relay)
+            await self._run_flows(sources, interceptor)
 
-    async def _run_flows(
-        self, sources: Sequence[FlowSource], interceptor: TlsInterceptor, relay: Relay
-    ) -> None:
+    async def _run_flows(self, sources: Sequence[FlowSource], interceptor: TlsInterceptor) -> None:
         services = [
-            self.services_of(source, number, relay, interceptor)
-            for number, source in enumerate(sources)
+            self.services_of(source, number, interceptor) for number, source in enumerate(sources)
         ]
         pairs = list(zip(sources, services, strict=True))
         async with trio.open_nursery() as nursery:
@@ -398,9 +409,7 @@ class Session:
         if not self.is_stopping:
             self.stop(limit)
 
-    def services_of(
-        self, source: FlowSource, number: int, relay: Relay, interceptor: TlsInterceptor
-    ) -> Services:
+    def services_of(self, source: FlowSource, number: int, interceptor: TlsInterceptor) -> Services:
         """The services of a source's flows."""
         servers = Servers(self.hub, source, self._tunnels(interceptor))
         return Services(
@@ -408,7 +417,7 @@ class Session:
             wants=self.hub.wants,
             connect=servers.connect,
             connect_by_name=servers.connect_by_name,
-            relay=relay,
+            relay=self._relay,
             tls=interceptor,
             policy=self.policy.decide,
             hold_s=self.config.detect_timeout_s,
@@ -492,3 +501,11 @@ def _queued(
     return QueuedConnection(
         connection, services, client, process, is_only_client=source.is_one_client
     )
+
+
+def _balance() -> Balance:
+    """Imports all of the workers too, before the session may import nothing more."""
+    import_module("mitml4.session.workers.workers")
+    from mitml4.session.workers.balance import Balance
+
+    return Balance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from ipaddress import ip_network
@@ -37,6 +38,11 @@ def parse(*arguments: str) -> InterceptConfig:
 
     with probe.make_context("probe", [*arguments]) as context:
         return probe.invoke(context)
+
+
+@pytest.fixture(autouse=True)
+def one_processor(monkeypatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
 
 
 def on_lo(*arguments: str) -> InterceptConfig:
@@ -117,6 +123,19 @@ def test_what_one_process_has_to_do_is_not_done_by_several(capsys) -> None:
     assert on_lo("--workers", "3", "--probe-clients").workers == 1
     assert capsys.readouterr().err == "note: --probe-clients is done by one process: --workers 1\n"
     assert on_lo("--workers", "1", "--probe-clients").workers == 1
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("processors", "workers"), [(2, 2), (4, 4), (64, 4)])
+def test_workers_are_as_many_as_processors_but_no_more_than_four(
+    monkeypatch, capsys, processors, workers
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+    config = on_lo()
+    assert (config.workers, config.alone_up_to) == (workers, 8)
+    asked = on_lo("--workers", "3")
+    assert (asked.workers, asked.alone_up_to) == (3, 0)
+    assert on_lo("--probe-clients").workers == 1
     assert capsys.readouterr().err == ""
 
 

@@ -1,4 +1,4 @@
-"""`--workers 2`: what two processes carry is one session, and a worker that dies takes only its own
+"""`--workers`: what several processes carry is one session. A worker that dies takes only its own
 flows with it."""
 
 from __future__ import annotations
@@ -29,9 +29,17 @@ def workers(session: Interception) -> list[int]:
     return [pid for pid, name in ours(place) if name == b"mitml4: worker"]
 
 
-def two(session: Interception) -> list[int] | None:
+def several(session: Interception, count: int) -> list[int] | None:
     found = workers(session)
-    return found if len(found) == 2 else None
+    return found if len(found) == count else None
+
+
+def carries(pid: int) -> bool:
+    """Whether this process has a connection."""
+    tables = (Path(f"/proc/{pid}/net/{each}").read_text() for each in ("tcp", "tcp6"))
+    inodes = {line.split()[9] for table in tables for line in table.splitlines()[1:]}
+    open_files = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
+    return any(f"socket:[{each}]" in open_files for each in inodes)
 
 
 def ours(place: str) -> Iterator[tuple[int, bytes]]:
@@ -47,7 +55,7 @@ def session(lab, authority, tmp_path) -> Iterator[Interception]:
     """It is killed in the end, by the test or here."""
     argv = [*IN_A_GROUP, sys.executable, "-m", "mitml4", "intercept", "--json", "--iface", LAN]
     argv += ["--ca-dir", str(tmp_path / "ca"), "--upstream-ca", str(authority.root)]
-    argv += ["--workers", "2"]
+    argv += ["--workers", "3"]
     process = lab.router.popen(
         argv, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True
     )
@@ -71,6 +79,17 @@ class Client:
         connection = self._context.wrap_socket(sock, server_hostname=HOST, session=resumed)
         request(connection)
         return connection
+
+    def open_everywhere(self, session: Interception, count: int) -> dict[int, ssl.SSLSocket]:
+        """Connections by their flows, of which each of so many workers carries one, and the session
+        another."""
+        found = poll(lambda: several(session, count), "the workers")
+        flows: dict[int, ssl.SSLSocket] = {}
+        while not all(map(carries, found)):
+            connection = self.open()
+            flows[flow_of(session, connection)] = connection
+            assert len(flows) < 100
+        return flows
 
 
 def request(connection: ssl.SSLSocket) -> str:
@@ -109,34 +128,29 @@ def state(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
-def closed_for_us(session: Interception) -> dict | None:
-    """The last flow.close of a flow that a fault of mitml4's has ended."""
+def closed_for_us(session: Interception) -> list[dict]:
+    """flow.close of the flows that a fault of mitml4's has ended."""
     faults = {e["flow"] for e in session.of_type("flow.error") if e["kind"] == "internal"}
-    closed = [e for e in session.of_type("flow.close") if e["flow"] in faults]
-    assert len(faults) <= 1
-    return closed[-1] if closed else None
+    return [e for e in session.of_type("flow.close") if e["flow"] in faults]
 
 
-def test_two_workers_are_one_session(lab, client, session):
+def test_several_processes_are_one_session(lab, client, session):
     trusting = ssl.create_default_context(cafile=session.ca)
     visitor = Client(client, trusting)
-    first_workers = poll(lambda: two(session), "two workers")
 
-    # One leaf, and one numbering; each has one of two that are open at a time.
-    one, other = visitor.open(), visitor.open()
-    assert one.getpeercert(True) == other.getpeercert(True)
-    assert [flow_of(session, each) for each in (one, other)] == [1, 2]
+    # One leaf, and one numbering.
+    flows = visitor.open_everywhere(session, 2)
+    first_workers = workers(session)
+    assert len({each.getpeercert(True) for each in flows.values()}) == 1
+    assert list(flows) == [*range(1, len(flows) + 1)]
 
-    # What one has shown counts at the other: connections that are done alternate.
-    resumed = visitor.open(one.session)
-    assert resumed.session_reused
-    again = visitor.open(one.session)
-    assert again.session_reused
-    for each in (resumed, again):
+    # What one has shown counts at the others: connections that are done alternate.
+    for each in [visitor.open(flows[1].session) for _ in range(3)]:
+        assert each.session_reused
         each.close()
     distrusting = ssl.create_default_context()
     distrusting.set_ciphers("ECDHE+AESGCM")  # another kind of client
-    for done in (3, 4, 5):
+    for done in (4, 5, 6):
         with pytest.raises(ssl.SSLCertVerificationError):
             Client(client, distrusting).open()
         session.wait_for(lambda done=done: len(session.of_type("flow.close")) == done, "its end")
@@ -145,19 +159,17 @@ def test_two_workers_are_one_session(lab, client, session):
 
     # A worker dies, with its flows and no others, and is replaced.
     os.kill(first_workers[0], signal.SIGKILL)
-    last = session.wait_for(lambda: closed_for_us(session), "the end of its flow")
-    gone, alive = (one, other) if last["flow"] == 1 else (other, one)
-    assert lost(gone)
-    request(alive)
-    assert (last["reason"], last["stack"]) == ("error", ["tls", "http/1"])
-    assert closed_for_us(session) is last
-    replaced = poll(lambda: two(session), "another worker in its place")
+    session.wait_for(lambda: closed_for_us(session), "the end of its flow")
+    gone = {e["flow"]: (e["reason"], e["stack"]) for e in closed_for_us(session)}
+    assert 1 not in gone
+    assert len(gone) < len(flows) - 1
+    assert set(gone) == {number for number, each in flows.items() if lost(each)}
+    assert all(each == ("error", ["tls", "http/1"]) for each in gone.values())
+    replaced = poll(lambda: several(session, 2), "another worker in its place")
     assert first_workers[0] not in replaced
     later = [visitor.open() for _ in range(3)]
+    alive = flows[1]
     assert {each.getpeercert(True) for each in later} == {alive.getpeercert(True)}
-    session.wait_for(
-        lambda: len({e["flow"] for e in session.of_type("http.end")}) >= 7, "later requests"
-    )
 
     # Ctrl-Z holds open connections too.
     session.process.send_signal(signal.SIGTSTP)
@@ -181,7 +193,7 @@ def test_two_workers_are_one_session(lab, client, session):
     poll(lambda: not list(ours(place)), "the end of all workers")
     assert lost(alive)
     poll(lambda: "mitml4" not in lab.router.run("nft", "list", "tables").stdout, "no rules")
-    for each in (one, other, *later):
+    for each in (*flows.values(), *later):
         each.close()
 
 
@@ -205,21 +217,41 @@ def test_rules_and_scripts_are_those_of_all_workers_which_end_with_the_session(
         *("--workers", "2", "--drain", "0s", "--script", str(script), "--rules", str(rules))
     )
     visitor = Client(client, ssl.create_default_context(cafile=session.ca))
-    one, other = visitor.open(), visitor.open()
-    for each in (one, other):
+    flows = visitor.open_everywhere(session, 1)
+    for each in flows.values():
         answer = request(each)
-        assert "X-Flows: 1,2\r\n" in answer
+        assert f"X-Flows: {','.join(map(str, flows))}\r\n" in answer
         assert "X-Rule: first\r\n" in answer
     rules.write_text(RULE.format("second"))
     script.write_text(SCRIPT.replace("X-Flows", "X-Seen"))
-    for each in (one, other):
+    for each in flows.values():
         poll(partial(says, each, "X-Rule: second\r\n"), "the rule of now")
         poll(partial(says, each, "X-Seen: "), "the script of now")
     place = os.readlink(f"/proc/{session.process.pid}/ns/net")
     assert session.stop(signal.SIGTERM) == 0
-    assert [e["reason"] for e in session.of_type("flow.close")] == ["shutdown"] * 2
-    assert session.events[-1]["flows"] == 2
+    assert [e["reason"] for e in session.of_type("flow.close")] == ["shutdown"] * len(flows)
+    assert session.events[-1]["flows"] == len(flows)
     poll(lambda: not list(ours(place)), "the end of all workers")
-    for each in (one, other):
+    for each in flows.values():
         assert lost(each)
         each.close()
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor: one process")
+def test_workers_are_started_once_many_connections_are_open(client, intercept):
+    session = intercept()
+    visitor = Client(client, ssl.create_default_context(cafile=session.ca))
+    flows = [visitor.open() for _ in range(8)]
+    assert not workers(session)
+    flows += [visitor.open() for _ in range(2)]
+    found = poll(lambda: workers(session), "a worker")
+    while not any(map(carries, found)):
+        flows.append(visitor.open())
+        assert len(flows) < 100
+    assert len({each.getpeercert(True) for each in flows}) == 1
+    for each in flows:
+        request(each)
+        each.close()
+    assert session.stop() == 0
+    assert [e["flow"] for e in session.of_type("flow.open")] == [*range(1, len(flows) + 1)]
+    assert {e["stack"][-1] for e in session.of_type("flow.close")} == {"http/1"}

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from mitml4.cli.options.life import COMMAND_LIFE, DETECTION, DRY_RUN, LIFE, WORKERS
+from mitml4.cli.options.life import (
+    COMMAND_LIFE,
+    DETECTION,
+    DRY_RUN,
+    LIFE,
+    WORKERS,
+    WORKERS_BESIDE_A_COMMAND,
+)
 from mitml4.cli.options.output import COMMAND_DISPLAY, DISPLAY, FILES, HAR, PLAIN, SHOWN
 from mitml4.cli.options.scope import CA_DIR, COMMAND_SCOPE, PROXY_SCOPE, SCOPE
 from mitml4.cli.options.sections import Command, F, SectionOption, section_of
@@ -28,7 +35,7 @@ _INTERCEPT_OPTIONS: Final = (
 )  # fmt: skip
 _RUN_OPTIONS: Final = (
     *COMMAND_SCOPE, *POLICY, *ALLOW, *VIA, *EDITING, *COMMAND_DISPLAY, *FILES,
-    *COMMAND_LIFE, *WORKERS, *DETECTION,
+    *COMMAND_LIFE, *WORKERS_BESIDE_A_COMMAND, *DETECTION,
 )  # fmt: skip
 
 _PROXY_OPTIONS: Final = (

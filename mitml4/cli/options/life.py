@@ -9,7 +9,7 @@ import click
 from mitml4.cli.options.sections import DURATION, option
 from mitml4.cli.values import Parsed, parse_lifetime
 
-__all__ = ["COMMAND_LIFE", "DETECTION", "DRY_RUN", "LIFE", "WORKERS"]
+__all__ = ["COMMAND_LIFE", "DETECTION", "DRY_RUN", "LIFE", "WORKERS", "WORKERS_BESIDE_A_COMMAND"]
 
 LIFE: Final = (
     option(
@@ -52,15 +52,26 @@ DRY_RUN: Final = (
         help="Print the rules and how they are undone; change nothing.",
     ),
 )
+_PROCESSES: Final = click.IntRange(min=1, max=64)
 WORKERS: Final = (
     option(
         "Session",
         "--workers",
-        type=click.IntRange(min=1, max=64),
+        type=_PROCESSES,
+        metavar="N",
+        help="Carry connections in N processes. Default: once more than 8 are open, one for each "
+        "processor, up to 4.",
+    ),
+)
+WORKERS_BESIDE_A_COMMAND: Final = (
+    option(
+        "Session",
+        "--workers",
+        type=_PROCESSES,
         default=1,
         show_default=True,
         metavar="N",
-        help="Carry connections in N processes, for a gateway with several processors.",
+        help="Carry connections in N processes.",
     ),
 )
 COMMAND_LIFE: Final = (

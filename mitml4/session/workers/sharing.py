@@ -1,7 +1,8 @@
-"""What the workers of a session share: leaves, tickets, and what connections have shown.
+"""What the processes that carry flows share: leaves, tickets, and what connections have shown.
 
     leaves                 made by the session, once; a worker asks, and remembers
-    tickets                each worker has all; what is in one is read only where it is used
+    tickets                each process has all; what is in one is read only where it is used
+    memory                 each has an equal part of what is free when workers are started
     pins and engines       each process has all: a change is made everywhere
 
 The session has what a new worker has to know.
@@ -10,7 +11,7 @@ The session has what a new worker has to know.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable, Iterator
 from hashlib import sha256
 from typing import Any, Final, TypeAlias
 
@@ -30,7 +31,7 @@ from mitml4.tls.bridge.tickets import MAX_TICKETS, Ticket, Tickets
 from mitml4.tls.forge import CACHE_SIZE, Forge, Leaf
 from mitml4.tls.keys import PrivateKey
 
-__all__ = ["AskedForge", "Learned", "SharedTickets", "pack_leaf"]
+__all__ = ["AskedForge", "Learned", "MemoryShare", "SharedTickets", "pack_leaf"]
 
 Packed: TypeAlias = tuple[tuple[bytes, ...], bytes, bytes, tuple[str, ...], tuple[str, ...]]
 Ask: TypeAlias = Callable[..., Awaitable[Any]]
@@ -90,29 +91,52 @@ class AskedForge(Forge):
 
 
 class SharedTickets(Tickets):
-    """The tickets of all workers."""
+    """The tickets of all processes."""
 
-    def __init__(self, clock: Callable[[], float], tell: Callable[[Message], None]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], tell: Callable[[Message], None] | None = None
+    ) -> None:
+        """All processes have the same clock."""
         super().__init__(clock)
-        self._tell = tell
+        self.tell = tell
+        """Takes each ticket that is issued here; None: there is no other process."""
         self._packed: FIFOCache[bytes, bytes] = FIFOCache(MAX_TICKETS)
         """Those of others, pickled: few tickets are ever used."""
 
     def keep(self, ours: bytes, ticket: Ticket, lifetime_s: int = 0) -> bool:
         is_kept = super().keep(ours, ticket, lifetime_s)
-        if is_kept:
-            self._tell(("ticket", ours, pickle.dumps((ticket, lifetime_s))))
+        if is_kept and self.tell:
+            self.tell(self._message(ours))
         return is_kept
 
     def learn(self, ours: bytes, packed: bytes) -> None:
-        """Another worker has issued one."""
+        """Another process has issued one."""
         self._packed[ours] = packed
 
     def find(self, ours: bytes, site: Hashable) -> Ticket | None:
         if packed := self._packed.pop(ours, None):
-            ticket, lifetime_s = pickle.loads(packed)
-            super().keep(ours, ticket, lifetime_s)
+            self.kept[ours] = pickle.loads(packed)
         return super().find(ours, site)
+
+    def all(self) -> Iterator[Message]:
+        """What a new process has to learn."""
+        for ours, packed in self._packed.items():
+            yield "ticket", ours, packed
+        yield from map(self._message, self.kept)
+
+    def _message(self, ours: bytes) -> Message:
+        return "ticket", ours, pickle.dumps(self.kept[ours])
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryShare:
+    """The part that a process has of what is bounded for the whole session."""
+
+    bodies: int
+    """Bytes of edited bodies."""
+    payload: tuple[int, int] | None
+    """Bytes of payload that may be shown, and bytes of memory for it; None: none is shown."""
+    pipes: int
 
 
 @dataclass(slots=True)

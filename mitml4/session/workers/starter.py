@@ -69,7 +69,6 @@ def _serve(
         kept = {channel.fileno(), _STANDARD_ERROR, *keep}
         processes.close_descriptors(kept)
         processes.show_as("mitml4: starts workers")
-        gc.collect()
         gc.freeze()  # what holds descriptors of the session's numbers is never finalized
         while True:
             data, descriptors, _, _ = socket.recv_fds(channel, 1, 1)

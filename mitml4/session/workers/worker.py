@@ -20,7 +20,6 @@ from mitml4.address import Address
 from mitml4.dataclass import dataclass, replace
 from mitml4.events import VITAL, FlowOpen, LayerEvent
 from mitml4.hooks.editor import HookEditor, Info
-from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import abort
 from mitml4.net.listener import Ends, IncomingConnection
@@ -39,7 +38,7 @@ from mitml4.session.saying import Complain
 from mitml4.session.sources.source import FlowSource
 from mitml4.session.workers.channel import Channel, Message
 from mitml4.session.workers.scripts import AskedScript
-from mitml4.session.workers.sharing import AskedForge, Learned, SharedTickets
+from mitml4.session.workers.sharing import AskedForge, Learned, MemoryShare, SharedTickets
 from mitml4.sinks.jsonl import Line, line_of
 from mitml4.sinks.updates import OutputFailed, Published
 
@@ -61,14 +60,17 @@ class House(Protocol):
     config: SessionConfig
     scripts: Sequence[HookEditor]
 
-    def services_of(
-        self, source: FlowSource, number: int, relay: Relay, interceptor: TlsInterceptor
-    ) -> Services:
+    def services_of(self, source: FlowSource, number: int, interceptor: TlsInterceptor) -> Services:
         """The services of the flows of a source, of which this is the number."""
 
-    def become_worker(self, complain: Complain) -> Relay:
-        """It takes its share of the memory, and tells `complain` of outputs that fail. Returns what
-        moves bytes."""
+    def share_memory(self, count: int) -> MemoryShare:
+        """Keep one of `count` equal parts, which each of the others has too."""
+
+    def become_worker(self, complain: Complain) -> None:
+        """Tell `complain` of outputs that fail."""
+
+    def take_memory(self, share: MemoryShare) -> None:
+        """Use no more than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,13 +132,11 @@ class Worker:
             AskedScript(script, number, self._ask, channel.send)
             for number, script in enumerate(self._house.scripts)
         ]
-        relay = self._house.become_worker(
-            lambda error: channel.send("failed", error.message, error.hint)
-        )
+        self._house.become_worker(lambda error: channel.send("failed", error.message, error.hint))
         self._outlets = [_Outlet(self, each, index) for index, each in enumerate(self._sources)]
         self._services = [
             replace(
-                self._house.services_of(each, index, relay, interceptor),
+                self._house.services_of(each, index, interceptor),
                 expectations=each.expecting,
             )
             for index, each in enumerate(self._outlets)
@@ -174,6 +174,8 @@ class Worker:
                     flow.measure()
             case ("deliver", key):
                 self._nursery.start_soon(self._deliver, key)
+            case ("share", share):
+                self._house.take_memory(share)
             case ("ticket", ours, packed):
                 self._tickets.learn(ours, packed)
             case ("pins" | "engines" as what, *change):

@@ -1,8 +1,8 @@
 """The workers of a session: which of them carries a flow, and what they ask for.
 
 The session accepts connections, gives flows their numbers, counts them against the limits, and
-publishes their events. A worker carries flows: it has their sockets, layers and TLS. A flow begins
-at the worker that has the fewest that have not begun to do anything, then the fewest that are open.
+publishes their events. It carries flows itself, as the workers do: a worker has the sockets, layers
+and TLS of its flows. Workers are started once there is enough for them to do.
 
     session → worker   begin, answer, reset, measure, deliver, stop; what others have learned
     worker → session   pid; ask (accept, connect, dial, leaf, lookup, hook), cancel, refuse; event,
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -26,7 +25,7 @@ import trio
 
 from mitml4.errors import MitmError
 from mitml4.events import FlowClose, FlowLayer
-from mitml4.hooks.editor import HookEditor, HookError
+from mitml4.hooks.editor import HookError
 from mitml4.layers.report import Report
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import EXHAUSTED
@@ -38,15 +37,14 @@ from mitml4.session.flows.elsewhere import Elsewhere
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.flows import Carried
 from mitml4.session.flows.services import Services
-from mitml4.session.reporting.hub import Hub
 from mitml4.session.sources.proxy import ProxyClient
 from mitml4.session.sources.source import FlowSource
+from mitml4.session.workers.balance import Balance, Carrier
 from mitml4.session.workers.channel import Channel, Message, channel_pair
 from mitml4.session.workers.scripts import asked
-from mitml4.session.workers.sharing import Learned, pack_leaf
+from mitml4.session.workers.sharing import Learned, SharedTickets, pack_leaf
 from mitml4.session.workers.starter import Starter
 from mitml4.session.workers.worker import Begun, House, Worker
-from mitml4.tls.bridge.tickets import MAX_TICKETS
 
 __all__ = ["Workers"]
 
@@ -65,23 +63,24 @@ class Workers:
     def __init__(
         self,
         starter: Starter,
-        count: int,
-        hub: Hub,
+        house: House,
         sources: Sequence[FlowSource],
         interceptor: TlsInterceptor,
+        balance: Balance,
         fail_output: Callable[[MitmError], None],
-        scripts: Sequence[HookEditor] = (),
     ) -> None:
-        """Starts them. `fail_output` is told of an output that a worker cannot write."""
+        """`fail_output` is told of an output that a worker cannot write."""
         self._starter = starter
-        self._hub = hub
+        self._house = house
+        self._hub = house.hub
+        self._balance = balance
         self._sources = sources
         self._interceptor = interceptor
         self._fail_output = fail_output
-        self._scripts = scripts
+        self._scripts = house.scripts
         self._learned = Learned(interceptor)
         self._learned.tell_changes(lambda change: self.tell(*change))
-        self._tickets: deque[Message] = deque(maxlen=MAX_TICKETS)
+        interceptor.tickets = self._tickets = SharedTickets(trio.current_time)
         self._told: dict[object, Message] = {}
         """What was told to all workers, as far as a new one has to know it."""
         self._expectations: dict[int, Expectations] = {}
@@ -89,8 +88,12 @@ class Workers:
         self._failed: set[str] = set()
         """Errors of outputs that were told."""
         self._surplus = 0
+        self._alone_up_to = house.config.alone_up_to
+        self._needed = trio.Event()
         self._is_stopping = False
-        self.workers = [_Worker(self._begun(), None) for _ in range(count)]
+        self.workers = [_Worker() for _ in range(house.config.workers - 1)]
+        if not self._alone_up_to:
+            self._needed.set()
 
     @classmethod
     def of(
@@ -98,6 +101,7 @@ class Workers:
         house: House,
         sources: Sequence[FlowSource],
         interceptor: TlsInterceptor,
+        balance: Balance,
         fail_output: Callable[[MitmError], None],
         keep: Iterable[int],
     ) -> Workers:
@@ -107,15 +111,7 @@ class Workers:
         work = partial(worker.run, clock=trio.lowlevel.current_clock())
         rules = house.rules
         starter = Starter(work, (*(rules.folders if rules else ()), *keep))
-        workers = cls(
-            starter,
-            house.config.workers,
-            house.hub,
-            sources,
-            interceptor,
-            fail_output,
-            house.scripts,
-        )
+        workers = cls(starter, house, sources, interceptor, balance, fail_output)
         if rules:
             rules.on_change = lambda index, content: workers.remember(
                 ("rules", index), "rules", index, content
@@ -143,7 +139,10 @@ class Workers:
         return None
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Start workers once they are needed, and keep them. Until cancelled."""
+        await self._needed.wait()
+        self._share = self._house.share_memory(len(self.workers) + 1)
+        self._tickets.tell = self._broadcast
         async with trio.open_nursery() as nursery:
             for each in self.workers:
                 nursery.start_soon(self._keep, each)
@@ -154,9 +153,10 @@ class Workers:
         for each in self.workers:
             if each.channel:
                 each.channel.send("stop")
-        with trio.move_on_after(_STOP_S):
-            for each in self.workers:
-                await each.ended.wait()
+        if self._needed.is_set():
+            with trio.move_on_after(_STOP_S):
+                for each in self.workers:
+                    await each.ended.wait()
 
     def signal(self, number: int) -> None:
         """Send a signal to all of them."""
@@ -176,19 +176,20 @@ class Workers:
         process: RunningProcess | None = None,
     ) -> Carried:
         """See `flows.Begin`. Where there is no worker, the flow is carried here."""
+        if len(self._balance.here.open) > self._alone_up_to:
+            self._needed.set()
         for each in self.workers:
             self._catch_up(each)
-        able = [each for each in self.workers if each.channel]
-        if not able:
+        carrier = self._balance.choose(number, [each for each in self.workers if each.pid])
+        if not isinstance(carrier, _Worker):
             return Flow(number, connection, services, process)
-        worker = min(able, key=_load)
         self._expectations[services.source] = services.expectations
         self._surplus -= not number
-        return _Flow(number or self._surplus, worker, connection, services, process)
+        return _Flow(number or self._surplus, carrier, connection, services, process)
 
     def tell(self, *message: Any) -> None:
         """Tell all workers what the session has learned."""
-        self._broadcast(message, None)
+        self._broadcast(message)
 
     def remember(self, key: object, *message: Any) -> None:
         """The same, for what new workers have to know; what had this key before is forgotten."""
@@ -196,7 +197,7 @@ class Workers:
         self._told[key] = message
         self.tell(*message)
 
-    def _broadcast(self, message: Message, sender: _Worker | None) -> None:
+    def _broadcast(self, message: Message, sender: _Worker | None = None) -> None:
         for each in self.workers:
             if each is not sender and each.channel:
                 each.channel.gather(message)  # what begins the next flow is sent behind it
@@ -204,10 +205,11 @@ class Workers:
     # The life of a worker
 
     async def _keep(self, worker: _Worker) -> None:
-        """Serve a worker, and those that replace it."""
-        while worker.channel:
+        """Start a worker, and each that replaces it, and serve it."""
+        while channel := await self._begun_once_possible():
             began = trio.current_time()
-            channel = worker.channel
+            worker.channel = channel
+            self._brief(channel)
             try:
                 async with trio.open_nursery() as nursery:
                     worker.nursery = nursery
@@ -218,19 +220,16 @@ class Workers:
                 worker.channel, worker.pid = None, 0
                 channel.close()
             worker.lose_flows()
-            if self._is_stopping:
-                break
-            log.info("a worker has ended")
-            await trio.sleep_until(began + _AGAIN_S)
-            worker.channel = await self._begun_once_possible()
-            if worker.channel:
-                self._brief(worker.channel)
+            if not self._is_stopping:
+                log.info("a worker has ended")
+                await trio.sleep_until(began + _AGAIN_S)
         worker.ended.set()
 
     def _brief(self, channel: Channel) -> None:
         """Tell a new worker what the others know."""
+        channel.send("share", self._share)
         channel.send("learned", self._learned.state)
-        for each in (*self._told.values(), *self._tickets):
+        for each in (*self._told.values(), *self._tickets.all()):
             channel.gather(each)
 
     async def _serve(self, worker: _Worker, channel: Channel) -> None:
@@ -260,16 +259,16 @@ class Workers:
                 if scope := worker.asked.get(number):
                     scope.cancel()
             case ("refuse", key, reason):
-                if flow := worker.heard(key):
+                if flow := worker.flows.get(key):
                     flow.refuse(reason)
             case ("end", key):
-                if flow := worker.heard(key):
+                if flow := worker.flows.get(key):
                     flow.ended.set()
             case ("delivered", key):
-                if flow := worker.heard(key):
+                if flow := worker.flows.get(key):
                     flow.has_delivered = True
-            case ("ticket", _, _):
-                self._tickets.append(message)
+            case ("ticket", ours, packed):
+                self._tickets.learn(ours, packed)
                 self._broadcast(message, worker)
             case ("pins" | "engines" as what, *change):
                 self._learned.change(what, *change)
@@ -332,39 +331,32 @@ class Workers:
         return await self._sources[flow.services.source].connect(connection)
 
 
-class _Worker:
+class _Worker(Carrier):
     """A worker, as the session sees it."""
 
-    def __init__(self, channel: Channel | None, nursery: trio.Nursery | None) -> None:
-        self.channel = channel
-        """None: it has ended."""
-        self.nursery = nursery
+    def __init__(self) -> None:
+        super().__init__()
+        self.channel: Channel | None = None
+        """None: it has not been started, or has ended."""
+        self.nursery: trio.Nursery | None = None
         """Of what it has asked."""
         self.pid = 0
-        """0: it has not said it yet."""
+        """0: it has not said it yet. It is given no flows before."""
         self.flows: dict[int, _Flow] = {}
-        self.starting: set[int] = set()
-        """The flows of which nothing was heard yet."""
         self.asked: dict[int, trio.CancelScope] = {}
-        self.begun = 0
         self.ended = trio.Event()
         """It has ended, and is not replaced."""
 
-    def heard(self, key: int) -> _Flow | None:
-        """A flow of which there is news."""
-        self.starting.discard(key)
-        return self.flows.get(key)
-
     def flow(self, key: int) -> _Flow:
-        """The same. Raises OSError if it has ended."""
-        flow = self.heard(key)
+        """Raises OSError if it has ended."""
+        flow = self.flows.get(key)
         if flow is None:
             raise ConnectionAbortedError
         return flow
 
     def note(self, event: Any) -> None:
         """An event of a flow: what has to be known of it if this process ends."""
-        if isinstance(event, FlowLayer | FlowClose) and (flow := self.heard(event.flow)):
+        if isinstance(event, FlowLayer | FlowClose) and (flow := self.flows.get(event.flow)):
             if isinstance(event, FlowClose):
                 flow.is_closed = True
             else:
@@ -375,11 +367,6 @@ class _Worker:
         for flow in self.flows.values():
             flow.lose()
         self.flows.clear()
-        self.starting.clear()
-
-
-def _load(worker: _Worker) -> tuple[int, int, int]:
-    return len(worker.starting), len(worker.flows), worker.begun
 
 
 class _Flow:
@@ -429,8 +416,6 @@ class _Flow:
             ),
         )
         worker.flows[key] = self
-        worker.starting.add(key)
-        worker.begun += 1
         self.report.open(connection, name, services.container, process.process if process else None)
         descriptor = None
         if isinstance(connection, ProxyClient):
@@ -442,7 +427,6 @@ class _Flow:
         try:
             await self.ended.wait()
         finally:
-            self._worker.starting.discard(self._key)
             self._worker.flows.pop(self._key, None)
             self._close("shutdown")
 

@@ -71,7 +71,8 @@ class Tickets:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._tickets: FIFOCache[bytes, tuple[float, Ticket]] = FIFOCache(MAX_TICKETS)
+        self.kept: FIFOCache[bytes, tuple[float, Ticket]] = FIFOCache(MAX_TICKETS)
+        """By the client's ticket: until when, and the session."""
 
     def issue(self, ticket: Ticket, lifetime_s: int) -> bytes | None:
         """A ticket for the client, in the place of the server's; None: it gets none.
@@ -85,12 +86,12 @@ class Tickets:
         """The same, if ours has been chosen before; whether it was kept."""
         if not _MIN_BYTES <= len(ours) == len(ticket.server_ticket) <= _MAX_BYTES:
             return False
-        self._tickets[ours] = self._clock() + min(lifetime_s or _MAX_LIFE_S, _MAX_LIFE_S), ticket
+        self.kept[ours] = self._clock() + min(lifetime_s or _MAX_LIFE_S, _MAX_LIFE_S), ticket
         return True
 
     def find(self, ours: bytes, site: Hashable) -> Ticket | None:
         """The session of a ticket that a client has sent."""
-        expires, ticket = self._tickets.get(ours, (0.0, None))
+        expires, ticket = self.kept.get(ours, (0.0, None))
         if ticket is None or ticket.site != site or expires < self._clock():
             return None
         return ticket.with_psks()

@@ -1,5 +1,6 @@
 """Which process has opened a connection: over loopback, with real sockets and processes."""
 
+import itertools
 import os
 import socket
 import subprocess
@@ -7,12 +8,15 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 
 from mitml4.address import Address
+from mitml4.net.owner import processes
 from mitml4.net.owner.diag import Owned, open_diag, owned
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.owner.processes import ProcessTable
@@ -99,18 +103,16 @@ def test_processes_are_told_apart_and_found_again_without_a_look_at_all(
 def test_what_nobody_has_is_looked_for_everywhere_only_now_and_then(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    looked: list[str] = []
+    looked_at: list[float] = []
+    cpu_s = itertools.count()
+    clock = SimpleNamespace(thread_time=lambda: float(next(cpu_s)))  # a look takes a second of it
+    monkeypatch.setattr(processes, "time", clock)
     table = ProcessTable()
-    everything = table._all
-
-    def count() -> list[int]:
-        looked.append("")
-        return everything()
-
-    monkeypatch.setattr(table, "_all", count)
-    for _ in range(50):
+    monkeypatch.setattr(table, "_all", lambda: looked_at.append(clock.monotonic()) or [])
+    for now_s in (1000.0, 1001.0, 1009.0, 1010.0, 1011.0):
+        clock.monotonic = partial(float, now_s)
         assert table.find(Owned(1, os.geteuid())) is None
-    assert len(looked) < 10
+    assert looked_at == [1000.0, 1010.0]
 
 
 @pytest.mark.parametrize(

@@ -70,11 +70,14 @@ def test_a_ticket_of_one_is_found_by_the_others_for_its_site():
     ours = one.issue(ticket, 60)
     ((name, *learned),) = told
     assert name == "ticket"
+    assert list(one.all()) == told
     other.learn(*learned)
+    assert list(other.all()) == told
     assert other.find(ours, "another site") is None
     assert other.find(ours, SITE.host) == ticket
     assert one.find(ours, SITE.host) == ticket
     assert len(told) == 1
+    assert list(other.all()) == told
 
 
 def connect(interceptor, *what):

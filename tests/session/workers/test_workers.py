@@ -3,24 +3,31 @@
 import errno
 import os
 import socket
+from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 import trio
 
 from mitml4.address import Address
+from mitml4.crypto.suites import suite_of
 from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import Accepted
 from mitml4.net.tcp import TcpStream
+from mitml4.session.config import SessionConfig
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
 from mitml4.session.reporting.hub import Hub
 from mitml4.session.sources.proxy import ProxyClient
 from mitml4.session.workers import workers
+from mitml4.session.workers.balance import Balance
 from mitml4.session.workers.channel import Channel, channel_pair
+from mitml4.session.workers.sharing import MemoryShare
 from mitml4.session.workers.starter import Starter
 from mitml4.session.workers.workers import Workers
+from mitml4.tls.bridge.tickets import Ticket
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
@@ -29,6 +36,18 @@ from mitml4.tls.verify import Verifier
 
 CLIENT = Address("192.0.2.1", 1000)
 SERVER = Address("198.51.100.2", 443)
+TICKET = Ticket(
+    version=0x0303,
+    server_ticket=bytes(64),
+    server_secret=b"server",
+    client_secret=b"client",
+    cipher_suite=0xC02B,
+    suite=suite_of(0x1301),
+    site="a",
+    seen=None,
+)
+FIRST_PID = 1 << 30
+SHARE = MemoryShare(bodies=3, payload=None, pipes=2)
 
 
 class Scripted(Starter):
@@ -80,10 +99,23 @@ class Sink:
         self.events.append(event)
 
 
+async def never(*_):
+    await trio.sleep_forever()
+
+
 class House:
-    def __init__(self):
+    policy: Any = None
+    rules: Any = None
+    scripts: Any = ()
+    services_of: Any = None
+    become_worker: Any = None
+    take_memory: Any = None
+
+    def __init__(self, *, alone_up_to=0):
+        self.config = SessionConfig(workers=3, alone_up_to=alone_up_to)
+        self.balance = Balance()
         self.sink = Sink()
-        self.hub = Hub([self.sink])
+        self.hub = Hub([self.sink], [self.balance])
         self.starter = Scripted()
         self.interceptor = TlsInterceptor(
             forge=Forge(CertificateAuthority.generate()),
@@ -93,11 +125,15 @@ class House:
         )
         self.failures = []
         self.services = Services(
-            publish=self.hub.publish, connect=None, relay=Relay(), tls=self.interceptor
+            publish=self.hub.publish, connect=never, relay=Relay(), tls=self.interceptor
         )
         self.workers = Workers(
-            self.starter, 2, self.hub, [], self.interceptor, self.failures.append
+            self.starter, self, [], self.interceptor, self.balance, self.failures.append
         )
+
+    def share_memory(self, count):
+        self.shared_by = count
+        return SHARE
 
     def begin(self, nursery, number, connection=None):
         flow = self.workers.begin(number, connection or Connection(), self.services)
@@ -108,24 +144,50 @@ class House:
         return [event for event in self.sink.events if isinstance(event, kind)]
 
 
+@asynccontextmanager
+async def running(house):
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(house.workers.run)
+            yield house
+            nursery.cancel_scope.cancel()
+    finally:
+        for each in house.starter.started:
+            each.close()
+
+
+async def started(house):
+    """Its workers, once they are given flows."""
+    await told(lambda: len(house.starter.started) == 2)
+    for pid, each in enumerate(house.starter.started, FIRST_PID):
+        each.send("pid", pid)
+    await told(lambda: all(each.pid for each in house.workers.workers))
+    return [house.starter.started[each.pid - FIRST_PID] for each in house.workers.workers]
+
+
 @pytest.fixture
 async def house():
-    house = House()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(house.workers.run)
+    """It has workers, and has so much to do that they get the next flows."""
+    async with running(House()) as house:
+        house.starter.started[:] = await started(house)
+        house.balance.here.starting.update(range(-9, 0))
         yield house
-        nursery.cancel_scope.cancel()
-    for each in house.starter.started:
-        each.close()
 
 
 async def heard(channel, name):
     """The next message of this name, which has arrived."""
+    return (await heard_up_to(channel, name))[-1]
+
+
+async def heard_up_to(channel, name):
+    """All messages up to the next one of this name."""
+    found = []
     with trio.fail_after(10):
         while True:
             for message, descriptor in await channel.receive():
+                found.append((message, descriptor))
                 if message[0] == name:
-                    return message, descriptor
+                    return found
 
 
 async def told(condition):
@@ -135,7 +197,7 @@ async def told(condition):
             await trio.testing.wait_all_tasks_blocked(0.002)
 
 
-async def test_flows_begin_where_the_fewest_wait_and_then_where_the_fewest_are(house, nursery):
+async def test_a_flow_begins_at_a_worker_and_is_told_to_it(house, nursery):
     one, other = house.starter.started
     for number in (1, 2):
         house.begin(nursery, number)
@@ -144,12 +206,42 @@ async def test_flows_begin_where_the_fewest_wait_and_then_where_the_fewest_are(h
     assert begun.key == 1
     (_, begun), _ = await heard(other, "begin")
     assert begun.key == 2
-    one.send("delivered", 1)  # any news of it
-    await told(lambda: not house.workers.workers[0].starting)
+    layer = FlowLayer(flow=1, depth=0, protocol="ssh", speaker="server", action="relayed")
+    one.send("event", layer)
+    await told(lambda: house.of(FlowLayer))
     house.begin(nursery, 3)
     (_, begun), _ = await heard(one, "begin")
     assert begun.key == 3
     nursery.cancel_scope.cancel()
+
+
+async def test_workers_are_started_once_the_session_carries_enough(nursery):
+    async with running(House(alone_up_to=2)) as house:
+        for number in (1, 2):
+            assert isinstance(house.begin(nursery, number), Flow)
+        await trio.testing.wait_all_tasks_blocked()
+        assert not house.starter.started
+        ours = house.interceptor.tickets.issue(TICKET, 60)
+        for number in (3, 4):
+            assert isinstance(house.begin(nursery, number), Flow)
+        one, other = await started(house)
+        for each in (one, other):
+            (share, _), *_, ((_, told_ticket, _), _) = await heard_up_to(each, "ticket")
+            assert share == ("share", SHARE)
+            assert told_ticket == ours
+        assert house.shared_by == 3
+        assert not isinstance(house.begin(nursery, 5), Flow)
+        await heard(one, "begin")
+        later = house.interceptor.tickets.issue(TICKET, 60)
+        (_, told_ticket, _), _ = await heard(other, "ticket")
+        assert told_ticket == later
+        nursery.cancel_scope.cancel()
+
+
+async def test_without_need_nothing_is_started_and_nothing_waits_for_it():
+    async with running(House(alone_up_to=2)) as house:
+        await house.workers.finish()
+        assert not house.starter.started
 
 
 async def test_a_worker_that_ends_takes_its_flows_and_is_replaced(house, nursery):
@@ -239,7 +331,7 @@ async def test_what_one_has_learned_is_known_before_the_next_flow_begins(house, 
     one.send("ticket", b"ours", b"packed")
     house.begin(nursery, 2)  # nothing has waited for the first one's messages
     names = [message[0] for message, _ in await other.receive()]
-    assert names == ["pins", "ticket", "begin"]
+    assert names == ["share", "learned", "pins", "ticket", "begin"]
     assert house.interceptor.passthrough_cache.reason(client, site) == PINNED
     nursery.cancel_scope.cancel()
 
@@ -248,7 +340,7 @@ async def test_without_workers_the_session_carries_flows(house):
     house.starter.works = False
     for each in house.starter.started:
         each.close()
-    await told(lambda: not any(each.channel for each in house.workers.workers))
+    await told(lambda: not any(each.pid for each in house.workers.workers))
     assert isinstance(house.workers.begin(1, Connection(), house.services), Flow)
 
 

@@ -1,0 +1,61 @@
+"""Which process carries the next flow: the session itself, or one of its workers.
+
+It is the one with the fewest flows of which no layer is known yet, since these are the work that
+lies ahead; then the one that has the fewest open. A process that is busy otherwise, as the session
+is with the events of all, keeps its flows longer in that state, so it gets fewer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, Final
+
+from mitml4.events import FlowClose, FlowLayer
+from mitml4.sinks.updates import Published
+
+__all__ = ["Balance", "Carrier"]
+
+
+class Carrier:
+    """A process that carries flows."""
+
+    def __init__(self) -> None:
+        self.starting: set[int] = set()
+        """The numbers of its flows of which no layer is known yet."""
+        self.open: set[int] = set()
+        self.begun = 0
+
+    @property
+    def load(self) -> tuple[int, int, int]:
+        return len(self.starting), len(self.open), self.begun
+
+
+class Balance:
+    """The flows of all processes. It hears the events of the session."""
+
+    wants: ClassVar[tuple[type, ...]] = (FlowLayer, FlowClose)
+
+    def __init__(self) -> None:
+        self.here: Final = Carrier()
+        """The session."""
+        self._carriers: dict[int, Carrier] = {}
+        """By the number of the flow."""
+
+    def choose(self, number: int, workers: Iterable[Carrier]) -> Carrier:
+        """Who carries this flow. The number 0 is that of flows that publish nothing: these are not
+        counted."""
+        carrier = min((self.here, *workers), key=lambda each: each.load)
+        carrier.begun += 1
+        if number:
+            carrier.starting.add(number)
+            carrier.open.add(number)
+            self._carriers[number] = carrier
+        return carrier
+
+    def publish(self, event: Published) -> None:
+        assert isinstance(event, FlowLayer | FlowClose)
+        if carrier := self._carriers.get(event.flow):
+            carrier.starting.discard(event.flow)
+            if isinstance(event, FlowClose):
+                carrier.open.discard(event.flow)
+                del self._carriers[event.flow]
