@@ -24,9 +24,7 @@ from typing import Any, Final
 import trio
 
 from mitml4.errors import MitmError
-from mitml4.events import FlowClose, FlowLayer
 from mitml4.hooks.editor import HookError
-from mitml4.layers.report import Report
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import EXHAUSTED
 from mitml4.net.listener import IncomingConnection
@@ -37,14 +35,14 @@ from mitml4.session.flows.elsewhere import Elsewhere
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.flows import Carried
 from mitml4.session.flows.services import Services
-from mitml4.session.sources.proxy import ProxyClient
 from mitml4.session.sources.source import FlowSource
-from mitml4.session.workers.balance import Balance, Carrier
+from mitml4.session.workers.balance import Balance
 from mitml4.session.workers.channel import Channel, Message, channel_pair
+from mitml4.session.workers.remote import RemoteFlow, RemoteWorker
 from mitml4.session.workers.scripts import asked
 from mitml4.session.workers.sharing import Learned, SharedTickets, pack_leaf
 from mitml4.session.workers.starter import Starter
-from mitml4.session.workers.worker import Begun, House, Worker
+from mitml4.session.workers.worker import House, Worker
 
 __all__ = ["Workers"]
 
@@ -52,7 +50,6 @@ _STOP_S: Final = 3.0
 """How long workers may take to end their flows."""
 _AGAIN_S: Final = 0.2
 """A worker that has ended is replaced at once, but the same one not more often than this."""
-_LOST: Final = "the worker process that carried it has ended"
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +88,7 @@ class Workers:
         self._alone_up_to = house.config.alone_up_to
         self._needed = trio.Event()
         self._is_stopping = False
-        self.workers = [_Worker() for _ in range(house.config.workers - 1)]
+        self.workers = [RemoteWorker() for _ in range(house.config.workers - 1)]
         if not self._alone_up_to:
             self._needed.set()
 
@@ -181,11 +178,11 @@ class Workers:
         for each in self.workers:
             self._catch_up(each)
         carrier = self._balance.choose(number, [each for each in self.workers if each.pid])
-        if not isinstance(carrier, _Worker):
+        if not isinstance(carrier, RemoteWorker):
             return Flow(number, connection, services, process)
         self._expectations[services.source] = services.expectations
         self._surplus -= not number
-        return _Flow(number or self._surplus, carrier, connection, services, process)
+        return RemoteFlow(number or self._surplus, carrier, connection, services, process)
 
     def tell(self, *message: Any) -> None:
         """Tell all workers what the session has learned."""
@@ -197,14 +194,14 @@ class Workers:
         self._told[key] = message
         self.tell(*message)
 
-    def _broadcast(self, message: Message, sender: _Worker | None = None) -> None:
+    def _broadcast(self, message: Message, sender: RemoteWorker | None = None) -> None:
         for each in self.workers:
             if each is not sender and each.channel:
                 each.channel.gather(message)  # what begins the next flow is sent behind it
 
     # The life of a worker
 
-    async def _keep(self, worker: _Worker) -> None:
+    async def _keep(self, worker: RemoteWorker) -> None:
         """Start a worker, and each that replaces it, and serve it."""
         while channel := await self._begun_once_possible():
             began = trio.current_time()
@@ -232,12 +229,12 @@ class Workers:
         for each in (*self._told.values(), *self._tickets.all()):
             channel.gather(each)
 
-    async def _serve(self, worker: _Worker, channel: Channel) -> None:
+    async def _serve(self, worker: RemoteWorker, channel: Channel) -> None:
         while messages := await channel.receive():
             for message, _ in messages:
                 self._take(worker, message)
 
-    def _catch_up(self, worker: _Worker) -> None:
+    def _catch_up(self, worker: RemoteWorker) -> None:
         """Take what a worker has said already: the next flow may depend on it."""
         if worker.channel:
             try:
@@ -247,7 +244,7 @@ class Workers:
             for message, _ in found:
                 self._take(worker, message)
 
-    def _take(self, worker: _Worker, message: Message) -> None:
+    def _take(self, worker: RemoteWorker, message: Message) -> None:
         match message:
             case ("event", event):
                 worker.note(event)
@@ -292,7 +289,7 @@ class Workers:
     # Answers
 
     async def _answer(
-        self, worker: _Worker, number: int, what: str, arguments: Sequence[Any]
+        self, worker: RemoteWorker, number: int, what: str, arguments: Sequence[Any]
     ) -> None:
         error: Exception | None = None
         value: Any = None
@@ -324,150 +321,8 @@ class Workers:
         if worker.channel:
             worker.channel.send("answer", number, error, value, descriptor=descriptor)
 
-    async def _connect(self, flow: _Flow, to: Any) -> TcpStream:
+    async def _connect(self, flow: RemoteFlow, to: Any) -> TcpStream:
         connection = flow.connection
         if to is not None:
             connection = Elsewhere(connection, to)
         return await self._sources[flow.services.source].connect(connection)
-
-
-class _Worker(Carrier):
-    """A worker, as the session sees it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.channel: Channel | None = None
-        """None: it has not been started, or has ended."""
-        self.nursery: trio.Nursery | None = None
-        """Of what it has asked."""
-        self.pid = 0
-        """0: it has not said it yet. It is given no flows before."""
-        self.flows: dict[int, _Flow] = {}
-        self.asked: dict[int, trio.CancelScope] = {}
-        self.ended = trio.Event()
-        """It has ended, and is not replaced."""
-
-    def flow(self, key: int) -> _Flow:
-        """Raises OSError if it has ended."""
-        flow = self.flows.get(key)
-        if flow is None:
-            raise ConnectionAbortedError
-        return flow
-
-    def note(self, event: Any) -> None:
-        """An event of a flow: what has to be known of it if this process ends."""
-        if isinstance(event, FlowLayer | FlowClose) and (flow := self.flows.get(event.flow)):
-            if isinstance(event, FlowClose):
-                flow.is_closed = True
-            else:
-                flow.report.enter(event.depth, event.protocol)
-
-    def lose_flows(self) -> None:
-        """It has ended, and its flows with it."""
-        for flow in self.flows.values():
-            flow.lose()
-        self.flows.clear()
-
-
-class _Flow:
-    """A flow that a worker carries."""
-
-    def __init__(
-        self,
-        key: int,
-        worker: _Worker,
-        connection: IncomingConnection,
-        services: Services,
-        process: RunningProcess | None,
-    ) -> None:
-        assert worker.channel
-        self._channel = worker.channel
-        self._worker = worker
-        self._key = key
-        self.connection = connection
-        self.services = services
-        self.report = Report(max(key, 0), services.publish, services.wants)
-        self.opened_at = services.clock()
-        self.ended = trio.Event()
-        self.is_closed = False
-        """Whether flow.close was published."""
-        self.has_delivered = False
-        self._has_asked = False
-        self._is_answered = False
-        """Whether its client was accepted or refused."""
-        self._is_handed_over = isinstance(connection, ProxyClient)
-        """Whether the worker has got the client's socket with the flow, if it may have so many."""
-        destination = connection.destination
-        names = tuple(services.names_of(destination))
-        name = names[0] if names else None
-        begun = Begun(
-            key=key,
-            source=services.source,
-            client=connection.client,
-            destination=destination,
-            origin=connection.source,
-            interface=connection.interface,
-            local_ends=connection.local_ends,
-            process=process,
-            names=names,
-            unseen=services.unseen,
-            expected=services.expectations.take(
-                "tcp", destination.ip, destination.port, self.opened_at
-            ),
-        )
-        worker.flows[key] = self
-        self.report.open(connection, name, services.container, process.process if process else None)
-        descriptor = None
-        if isinstance(connection, ProxyClient):
-            self._is_answered = True
-            descriptor = connection.accepted.socket.detach()
-        self._channel.send("begin", begun, descriptor=descriptor)
-
-    async def run(self) -> None:
-        try:
-            await self.ended.wait()
-        finally:
-            self._worker.flows.pop(self._key, None)
-            self._close("shutdown")
-
-    @property
-    def is_delivered(self) -> bool:
-        if not self._has_asked:
-            self._has_asked = True
-            self._channel.send("deliver", self._key)
-        return self.has_delivered or self.ended.is_set()
-
-    def reset(self) -> None:
-        self._channel.send("reset", self._key)
-
-    def measure(self) -> None:
-        self._channel.send("measure", self._key)
-
-    async def accept(self) -> TcpStream:
-        """Raises OSError."""
-        if self._is_handed_over:
-            raise ConnectionAbortedError
-        self._is_answered = True
-        stream = await self.connection.accept()
-        assert isinstance(stream, TcpStream)
-        return stream
-
-    def refuse(self, reason: OSError | None) -> None:
-        self._is_answered = True
-        if not self._is_handed_over:
-            self.connection.refuse(reason)
-
-    def lose(self) -> None:
-        """Its worker has ended, and the kernel has reset what it had accepted."""
-        if not self._is_answered:
-            self.refuse(None)
-        if not self.is_closed:
-            self.report.error("client", "relay", "internal", _LOST)
-        self._close("error")
-        self.ended.set()
-
-    def _close(self, reason: Any) -> None:
-        if not self.is_closed:
-            self.is_closed = True
-            duration_s = self.services.clock() - self.opened_at
-            self.report.close(reason, up=0, down=0, duration_s=duration_s)

@@ -1,0 +1,164 @@
+"""A worker and its flows, as the session sees them."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import trio
+
+from mitml4.events import FlowClose, FlowLayer
+from mitml4.layers.report import Report
+from mitml4.net.listener import IncomingConnection
+from mitml4.net.tcp import TcpStream
+from mitml4.process import RunningProcess
+from mitml4.session.flows.services import Services
+from mitml4.session.sources.proxy import ProxyClient
+from mitml4.session.workers.balance import Carrier
+from mitml4.session.workers.channel import Channel
+from mitml4.session.workers.worker import Begun
+
+__all__ = ["RemoteFlow", "RemoteWorker"]
+
+_LOST: Final = "the worker process that carried it has ended"
+
+
+class RemoteWorker(Carrier):
+    """A worker, as the session sees it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channel: Channel | None = None
+        """None: it has not been started, or has ended."""
+        self.nursery: trio.Nursery | None = None
+        """Of what it has asked."""
+        self.pid = 0
+        """0: it has not said it yet. It is given no flows before."""
+        self.flows: dict[int, RemoteFlow] = {}
+        self.asked: dict[int, trio.CancelScope] = {}
+        self.ended = trio.Event()
+        """It has ended, and is not replaced."""
+
+    def flow(self, key: int) -> RemoteFlow:
+        """Raises OSError if it has ended."""
+        flow = self.flows.get(key)
+        if flow is None:
+            raise ConnectionAbortedError
+        return flow
+
+    def note(self, event: Any) -> None:
+        """An event of a flow: what has to be known of it if this process ends."""
+        if isinstance(event, FlowLayer | FlowClose) and (flow := self.flows.get(event.flow)):
+            if isinstance(event, FlowClose):
+                flow.is_closed = True
+            else:
+                flow.report.enter(event.depth, event.protocol)
+
+    def lose_flows(self) -> None:
+        """It has ended, and its flows with it."""
+        for flow in self.flows.values():
+            flow.lose()
+        self.flows.clear()
+
+
+class RemoteFlow:
+    """A flow that a worker carries."""
+
+    def __init__(
+        self,
+        key: int,
+        worker: RemoteWorker,
+        connection: IncomingConnection,
+        services: Services,
+        process: RunningProcess | None,
+    ) -> None:
+        assert worker.channel
+        self._channel = worker.channel
+        self._worker = worker
+        self._key = key
+        self.connection = connection
+        self.services = services
+        self.report = Report(max(key, 0), services.publish, services.wants)
+        self.opened_at = services.clock()
+        self.ended = trio.Event()
+        self.is_closed = False
+        """Whether flow.close was published."""
+        self.has_delivered = False
+        self._has_asked = False
+        self._is_answered = False
+        """Whether its client was accepted or refused."""
+        self._is_handed_over = isinstance(connection, ProxyClient)
+        """Whether the worker has got the client's socket with the flow, if it may have so many."""
+        destination = connection.destination
+        names = tuple(services.names_of(destination))
+        name = names[0] if names else None
+        begun = Begun(
+            key=key,
+            source=services.source,
+            client=connection.client,
+            destination=destination,
+            origin=connection.source,
+            interface=connection.interface,
+            local_ends=connection.local_ends,
+            process=process,
+            names=names,
+            unseen=services.unseen,
+            expected=services.expectations.take(
+                "tcp", destination.ip, destination.port, self.opened_at
+            ),
+        )
+        worker.flows[key] = self
+        self.report.open(connection, name, services.container, process.process if process else None)
+        descriptor = None
+        if isinstance(connection, ProxyClient):
+            self._is_answered = True
+            descriptor = connection.accepted.socket.detach()
+        self._channel.send("begin", begun, descriptor=descriptor)
+
+    async def run(self) -> None:
+        try:
+            await self.ended.wait()
+        finally:
+            self._worker.flows.pop(self._key, None)
+            self._close("shutdown")
+
+    @property
+    def is_delivered(self) -> bool:
+        if not self._has_asked:
+            self._has_asked = True
+            self._channel.send("deliver", self._key)
+        return self.has_delivered or self.ended.is_set()
+
+    def reset(self) -> None:
+        self._channel.send("reset", self._key)
+
+    def measure(self) -> None:
+        self._channel.send("measure", self._key)
+
+    async def accept(self) -> TcpStream:
+        """Raises OSError."""
+        if self._is_handed_over:
+            raise ConnectionAbortedError
+        self._is_answered = True
+        stream = await self.connection.accept()
+        assert isinstance(stream, TcpStream)
+        return stream
+
+    def refuse(self, reason: OSError | None) -> None:
+        self._is_answered = True
+        if not self._is_handed_over:
+            self.connection.refuse(reason)
+
+    def lose(self) -> None:
+        """Its worker has ended, and the kernel has reset what it had accepted."""
+        if not self._is_answered:
+            self.refuse(None)
+        if not self.is_closed:
+            self.report.error("client", "relay", "internal", _LOST)
+        self._close("error")
+        self.ended.set()
+
+    def _close(self, reason: Any) -> None:
+        if not self.is_closed:
+            self.is_closed = True
+            duration_s = self.services.clock() - self.opened_at
+            self.report.close(reason, up=0, down=0, duration_s=duration_s)
