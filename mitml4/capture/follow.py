@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from functools import partial
 from itertools import count
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from mitml4.capture.converse import Depth
 from mitml4.capture.datagrams import DatagramFlows
@@ -31,9 +31,13 @@ from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import Details, Direction, LayerContext, Speaker, Target
 from mitml4.protocols.expected import Announcement
 from mitml4.protocols.payload import Shown
+from mitml4.protocols.policy import FlowPolicy
 from mitml4.protocols.protocol_event import ProtocolEvent
 
 __all__ = ["Copies", "Statistics", "follow"]
+
+_ANYTHING: Final = FlowPolicy(refuses_nothing=True)
+"""What was captured has been said."""
 
 Copies: TypeAlias = Callable[[Flow, Callable[[], int], int | None], Plaintext]
 """Makes what takes the copies of a flow's decrypted TLS, from the flow, the clock of its packets in
@@ -152,10 +156,6 @@ class _Follower:
     def _clock_ns(self) -> int:
         return int(self.now_s * 10**9)
 
-    def _outermost(self, time_s: float) -> Depth:
-        self.now_s = time_s
-        return self._first or self._begin()
-
     def _announce(self, announcement: Announcement) -> None:
         client, server = self._flow.client, self._flow.destination
         self._known.expectations.add(announcement, client.ip, server.ip, self.now_s)
@@ -165,6 +165,7 @@ class _Follower:
         context = LayerContext(
             clock=self.clock,
             target=Target(destination.ip, destination.port),
+            policy=_ANYTHING,
             hold_s=HOLD_S,
             shown=self._shown,
             announced=self._known.expected("tcp", destination, client, now_s=self.now_s),
@@ -175,19 +176,24 @@ class _Follower:
         return self._first
 
     def data(self, direction: Direction, data: bytes, time_s: float) -> None:
-        self._outermost(time_s).data(direction, data)
+        self.now_s = time_s
+        (self._first or self._begin()).data(direction, data)
 
     def passed(self, direction: Direction, count: int, time_s: float) -> None:
-        self._outermost(time_s).passed(direction, count)
+        self.now_s = time_s
+        (self._first or self._begin()).passed(direction, count)
 
     def lost(self, direction: Direction, count: int, time_s: float) -> None:
-        self._outermost(time_s).lost(direction, count)
+        self.now_s = time_s
+        (self._first or self._begin()).lost(direction, count)
 
     def end(self, direction: Direction, time_s: float) -> None:
-        self._outermost(time_s).end(direction)
+        self.now_s = time_s
+        (self._first or self._begin()).end(direction)
 
     def give_up(self, time_s: float) -> None:
-        self._outermost(time_s).give_up()
+        self.now_s = time_s
+        (self._first or self._begin()).give_up()
 
     def unseen(self, direction: Direction) -> int:
         return self._first.unseen(direction) if self._first else 0

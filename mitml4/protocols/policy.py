@@ -119,6 +119,8 @@ class FlowPolicy:
     """The hosts of which SNI and Host have to name one; None: any."""
     answers_denied: bool = False
     """Whether requests for hosts that are not allowed are answered behind who reads them."""
+    refuses_nothing: bool = False
+    """Whether nobody has to find the hosts that a client asks for, as in a capture."""
 
     def decide(self, *ends: Target) -> PolicyDecision:
         """What to do with TLS that is known by these too, the nearest first, once checked."""

@@ -4,6 +4,8 @@ A policy must not miss one, so this reads what lenient servers accept: a field n
 control characters around it, a bare CR as the end of a line and as a blank, a folded line both as
 one line and as two. Where no port is given, it is the default of the scheme. The port of the
 connection counts in any case, since many servers look only at the name.
+
+Where the policy refuses nothing, as in a capture, no host is looked for.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ _MAX_REMEMBERED_BYTES: Final = 256
 
 def of_target(target: bytes, context: LayerContext) -> list[End]:
     """The hosts of a request target, of any method but CONNECT (RFC 9112 §3.2)."""
-    if target.startswith(b"/") or target == b"*":
+    if target.startswith(b"/") or target == b"*" or context.policy.refuses_nothing:
         return []
     absolute = _ABSOLUTE.match(target)
     if absolute is None:
@@ -55,6 +57,8 @@ def of_target(target: bytes, context: LayerContext) -> list[End]:
 
 def of_fields(section: bytes, context: LayerContext) -> list[End]:
     """The hosts of all Host fields of a header section."""
+    if context.policy.refuses_nothing:
+        return []
     sections = {section, unfolded(section)}
     if _BARE_CR.search(section):
         sections.add(unfolded(section.replace(b"\r", b" ")))
@@ -76,6 +80,8 @@ def of_headers(headers: Sequence[tuple[bytes, bytes]], context: LayerContext) ->
     """The hosts of an HTTP/2 header block: every :authority, every host, and that of a :path which
     is a URL. A tunnel is `Closed`, as nobody reads what is in it, unless that is a WebSocket or the
     flow is for an address, which may be used for anything."""
+    if context.policy.refuses_nothing:
+        return []
     named = [(name.lower(), value) for name, value in headers if value]
     schemes = [value for name, value in named if name == b":scheme"]
     default = _DEFAULT_PORTS.get(schemes[0].lower()) if schemes else None

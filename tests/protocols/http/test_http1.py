@@ -26,6 +26,7 @@ from mitml4.protocols.http.exchange import MAX_TRAILER_BYTES, MAX_TRAILERS
 from mitml4.protocols.http.http1 import PROTOCOL, Http1, Http1Details
 from mitml4.protocols.http.http1_pipeline import MAX_OUTSTANDING, MAX_WAITING_BYTES
 from mitml4.protocols.payload import Shown
+from mitml4.protocols.policy import FlowPolicy
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.wire_text import pairs
 
@@ -699,3 +700,13 @@ def test_the_first_bytes_of_the_row_cover_what_is_detected() -> None:
     for byte in range(256):
         beginning = verdict(bytes([byte])) is not Verdict.REJECT
         assert beginning == (byte in PROTOCOL.client_first)
+
+
+@pytest.mark.parametrize("request_head", [GET, UPGRADE, b"GET http://a.example/ HTTP/1.1\r\n\r\n"])
+def test_no_host_is_looked_for_where_the_policy_refuses_nothing(request_head: bytes) -> None:
+    target = Target("192.0.2.1", 80)
+    for refuses_nothing in (False, True):
+        policy = FlowPolicy(refuses_nothing=refuses_nothing)
+        conversation = Http1(context=LayerContext(target=target, policy=policy))
+        decision = conversation.receive(UP, request_head)
+        assert bool(decision.named) is not refuses_nothing
