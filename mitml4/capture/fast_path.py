@@ -4,8 +4,9 @@ Nearly all packets of a long capture are the next of a stream that nobody has to
 a number. Their headers are read where they stand, without a copy and without an object, as far as
 it takes to be sure of that: a link layer whose payload begins at a fixed place (with a VLAN tag or
 without), IP without options or fragments, TCP, and the sequence number that comes next. The others
-of this common form are segments as they stand; what has another form goes through the dissector. So
-do datagrams of UDP, unless they belong to a flow that nobody has to see any more.
+of this common form are segments as they stand, or datagrams of UDP, which are only counted if they
+belong to a flow that nobody has to see any more. What has another form goes through the dissector,
+and so do datagrams that may carry packets.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final, Protocol
 from mitml4.capture.datagrams import IDLE_S, DatagramHalf
 from mitml4.capture.flow import MASK, Half
 from mitml4.capture.network.dissector import FIN, RST, SYN, Datagram, Dissector, Segment
+from mitml4.capture.network.tunnels import has_tunnel_port
 from mitml4.capture.packet import MAX_BLOCK, Packet
 
 __all__ = ["fast_path"]
@@ -31,6 +33,7 @@ _UDP: Final = 17
 _UDP_HEAD: Final = 8
 _MIN_OFFSET: Final = 0x5000
 _SPECIAL: Final = FIN | SYN | RST
+_ACKNOWLEDGEMENT: Final = Struct(">8xI").unpack_from
 
 
 class _Layout:
@@ -42,17 +45,20 @@ class _Layout:
         link = f">{network}x0s" if kind is None else f">{kind}x2s{network - kind - 2}x"
         self.v4_kind = b"" if kind is None else _IPV4
         self.v6_kind = b"" if kind is None else _IPV6
-        # EtherType, version, total length, fragment and protocol, key, sequence number,
-        # acknowledgement number, data offset and flags.
-        v4 = Struct(f"{link}BxH2xI2x12sIIH")
+        # EtherType, version, total length, fragment and protocol, key, sequence number, data offset
+        # and flags.
+        v4 = Struct(f"{link}BxH2xI2x12sI4xH")
         # The same with payload length and next header; the version is read by the one above.
-        v6 = Struct(f">{network}x4xHBx36sIIH")
+        v6 = Struct(f">{network}x4xHBx36sI4xH")
         self.read_v4: Callable[[bytes, int], tuple[Any, ...]] = v4.unpack_from
         self.read_v6: Callable[[bytes, int], tuple[Any, ...]] = v6.unpack_from
         self.size_v4 = v4.size
         self.size_v6 = v6.size
-        self.payload_v4 = network + 20
-        self.payload_v6 = network + 40
+        self._network = network
+
+    def before_transport(self, version: int) -> int:
+        """How far the transport's header is from the frame's beginning, without a VLAN tag."""
+        return self._network + (20 if version == _PLAIN_V4 else 40)
 
 
 _RAW: Final = _Layout(0)
@@ -88,58 +94,63 @@ def fast_path(
 ) -> Iterator[tuple[float, Segment | None]]:
     """The segments that somebody has to look at, with their times; what the others change in
     `halves` is changed. None is for datagrams, which have been taken."""
-    counted = datagrams.halves
+    datagram_halves = datagrams.halves
     known, layout = -1, _NOWHERE
     for time_s, link_type, data, start, end in packets:
         if link_type != known:
             known, layout = link_type, _LAYOUTS.get(link_type, _NOWHERE)
             read_v4, v4_kind, size_v4 = layout.read_v4, layout.v4_kind, layout.size_v4
-        length, at = -1, start
+        protocol, network = 0, start
         if start + size_v4 <= end:
-            kind, version, total, fragment, key, seq, ack, flags = read_v4(data, start)
+            kind, version, length, fragment, key, seq, flags = read_v4(data, start)
             if kind == _VLAN and start + size_v4 + 4 <= end:
-                at = start + 4
-                kind, version, total, fragment, key, seq, ack, flags = read_v4(data, at)
+                network = start + 4
+                kind, version, length, fragment, key, seq, flags = read_v4(data, network)
             if kind == v4_kind and version == _PLAIN_V4:
                 protocol = fragment & _FRAGMENT_AND_PROTOCOL
-                if protocol == _TCP:
-                    length = total - 20 - (flags >> 12 << 2)
-                    at += layout.payload_v4
-                elif protocol == _UDP and _is_counted(counted.get(key), time_s, seq >> 16):
-                    continue
-            elif kind == layout.v6_kind and version >> 4 == 6 and at + layout.size_v6 <= end:
-                total, protocol, key, seq, ack, flags = layout.read_v6(data, at)
-                if protocol == _TCP:
-                    length = total - (flags >> 12 << 2)
-                    at += layout.payload_v6
-                elif protocol == _UDP and _is_counted(counted.get(key), time_s, seq >> 16):
-                    continue
-        if length < 0 or flags < _MIN_OFFSET:
-            unit = dissector.unit(link_type, data[start:end])
-            if dissector.carriers:
-                for carrier in dissector.carriers:
-                    datagrams.take(time_s, carrier)
-                dissector.carriers.clear()
+                length -= 20
+            elif kind == layout.v6_kind and version >> 4 == 6 and network + layout.size_v6 <= end:
+                length, protocol, key, seq, flags = layout.read_v6(data, network)
+        if protocol == _TCP:
+            length -= flags >> 12 << 2
+            if length >= 0 and flags >= _MIN_OFFSET:
+                half = halves.get(key)
+                if half is not None:
+                    position = half.position + length
+                    if (
+                        position <= half.free
+                        and (seq + length - position) & MASK == half.origin
+                        and not flags & _SPECIAL
+                    ):
+                        half.position = position
+                        half.flow.last_s = time_s
+                        continue
+                at = network + layout.before_transport(version)
+                (ack,) = _ACKNOWLEDGEMENT(data, at)
+                at += flags >> 12 << 2
+                payload = data[at : min(at + length, end)] if length else b""
+                yield time_s, (key, seq, ack, flags & 0xFF, payload, length)
+                continue
+        elif protocol == _UDP:
+            size = seq >> 16  # of the datagram, with its header
+            if _is_counted(datagram_halves.get(key), time_s, size):
+                continue
+            if _UDP_HEAD <= size <= length and not (dissector.tunnels and has_tunnel_port(key)):
+                at = network + layout.before_transport(version)
+                payload = data[at + _UDP_HEAD : min(at + size, end)]
+                datagrams.take(time_s, (key, payload, size - _UDP_HEAD))
                 yield time_s, None
-            if unit is not None and len(unit) == 3:
-                datagrams.take(time_s, unit)
-                yield time_s, None
-            elif unit is not None:
-                yield time_s, unit
-            continue
-        half = halves.get(key)
-        if (
-            half is not None
-            and half.position + length <= half.free
-            and (seq - half.position) & MASK == half.origin
-            and not flags & _SPECIAL
-        ):
-            half.position += length
-            half.flow.last_s = time_s
-            continue
-        at += flags >> 12 << 2
-        payload = data[at : min(at + length, end)] if length else b""
-        yield time_s, (key, seq, ack, flags & 0xFF, payload, length)
+                continue
+        unit = dissector.unit(link_type, data[start:end])
+        for carrier in dissector.carriers:
+            datagrams.take(time_s, carrier)
+            yield time_s, None
+        dissector.carriers.clear()
+        if unit is not None and len(unit) == 3:
+            datagrams.take(time_s, unit)
+            yield time_s, None
+        elif unit is not None:
+            yield time_s, unit
 
 
 def _is_counted(half: DatagramHalf | None, time_s: float, length: int) -> bool:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mitml4.capture import follow as follow_module
 from mitml4.capture.fast_path import fast_path
 from mitml4.capture.follow import follow
-from mitml4.capture.network.dissector import Dissector, Segment
+from mitml4.capture.network.dissector import Datagram, Dissector, Segment
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Closed, Report
 from mitml4.engine import interpreter
@@ -283,3 +283,72 @@ def test_no_report_tells_whether_packets_took_the_fast_path(wire: Any, data: st.
         quick = told(follow(packets))
         patch.setattr(follow_module, "fast_path", dissected)
         assert quick == told(follow(packets))
+
+
+class Taken:
+    """Takes datagrams, and no flow of theirs is known."""
+
+    def __init__(self) -> None:
+        self.halves: dict[bytes, Any] = {}
+        self.datagrams: list[Datagram] = []
+
+    def take(self, _time_s: float, datagram: Datagram) -> None:
+        self.datagrams.append(datagram)
+
+
+def datagrams_of(way: Any, packet: Packet, *, tunnels: bool) -> list[Datagram]:
+    """The datagrams in a packet, outermost first."""
+    taken = Taken()
+    for _ in way([packet], {}, taken, Dissector(tunnels=tunnels)):
+        pass
+    return taken.datagrams
+
+
+def by_dissector(
+    packets: Iterable[Packet], _: object, taken: Taken, dissector: Dissector
+) -> Iterator[None]:
+    for time_s, link_type, data, start, end in packets:
+        unit = dissector.unit(link_type, data[start:end])
+        for each in (*dissector.carriers, unit):
+            if each is not None and len(each) == 3:
+                taken.take(time_s, each)
+        yield
+
+
+VXLAN, TEREDO, DNS, OTHER = 4789, 3544, 53, 40000
+
+
+@settings(max_examples=300)
+@given(
+    link=st.sampled_from(list(LINKS)),
+    version=st.sampled_from([4, 6]),
+    ports=st.tuples(*[st.sampled_from([VXLAN, TEREDO, DNS, OTHER])] * 2),
+    data=st.binary(max_size=60),
+    errors=st.tuples(*[st.sampled_from([0, 0, 0, 1, 9, -1, -9, -100])] * 3),
+    tunnels=st.booleans(),
+)
+def test_a_datagram_is_what_the_dissector_finds(
+    wire: Any,
+    link: str,
+    version: int,
+    ports: tuple[int, int],
+    data: bytes,
+    errors: tuple[int, int, int],
+    tunnels: bool,
+) -> None:
+    """`errors`: of the lengths of datagram and packet, and of what was captured."""
+    udp = wire.udp(data, source=ports[0], destination=ports[1])
+    size = max(len(udp) + errors[0], 0)
+    udp = udp[:4] + size.to_bytes(2, "big") + udp[6:]
+    length = max(len(udp) + errors[1], 0)
+    ip = (
+        wire.ipv4(udp, protocol=17, total=20 + length)
+        if version == 4
+        else wire.ipv6(udp, header=17, length=length)
+    )
+    link_type, heads = LINKS[link]
+    frame = heads[version] + ip
+    captured = min(max(len(frame) + errors[2], 0), len(frame))
+    packet = (1.0, link_type, b"\xff" * 7 + frame + b"\xff" * 7, 7, 7 + captured)
+    expected = datagrams_of(by_dissector, packet, tunnels=tunnels)
+    assert datagrams_of(fast_path, packet, tunnels=tunnels) == expected

@@ -10,7 +10,7 @@ from typing import Final
 
 from mitml4.capture.network.links import IPV4, IPV6, PPP, TRANSPARENT_ETHERNET, Payload
 
-__all__ = ["esp", "gre", "is_tunnel", "udp"]
+__all__ = ["esp", "gre", "has_tunnel_port", "is_tunnel", "udp"]
 
 _NOTHING: Final = (0, 0)
 
@@ -26,9 +26,17 @@ _ESP: Final = 4500
 _PORTS: Final = _VXLAN | {_GENEVE, _GTP_U, _TEREDO, _L2TP, _ESP}
 
 
+_PORTS_ON_WIRE: Final = frozenset(port.to_bytes(2, "big") for port in _PORTS)
+
+
 def is_tunnel(ports: frozenset[int]) -> bool:
     """Whether datagrams between these ports may carry packets."""
     return not _PORTS.isdisjoint(ports)
+
+
+def has_tunnel_port(key: bytes) -> bool:
+    """The same of the ports at the end of a datagram's key."""
+    return key[-4:-2] in _PORTS_ON_WIRE or key[-2:] in _PORTS_ON_WIRE
 
 
 def gre(packet: bytes, at: int) -> Payload:
