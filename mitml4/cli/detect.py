@@ -148,17 +148,20 @@ def _read_in_turn(
     """Read all captures, in this process. Returns what was wrong first."""
     failure: CaptureError | None = None
 
-    def before_read() -> None:
+    def before_waiting() -> None:
+        """The next packets may come much later, so nothing waits for them."""
         outputs.flush()
         interruption.check()
 
     for name in files:
+        before_read = interruption.check if os.path.isfile(name) else before_waiting
         try:
             with _opened(name) as stream, progress_of(stream, _shown(name), console.color) as shown:
                 _read(session, shown, name, interruption, before_read)
         except InterruptedReadError:
             break
         except CaptureError as error:
+            outputs.flush()
             console.error(error)
             failure = failure or error
     return failure

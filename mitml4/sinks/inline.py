@@ -9,9 +9,8 @@ from mitml4.sinks.updates import Published
 
 __all__ = ["Inline", "InlineFile"]
 
-_BATCH: Final = 1000
-"""Items."""
-_BATCH_BYTES: Final = 1 << 20
+_BATCH: Final = 128
+"""Items. What is said in them may be long, so these are not many."""
 
 
 class Inline(Generic[Item]):
@@ -23,22 +22,18 @@ class Inline(Generic[Item]):
         self.wants = output.wants
         self._format = output
         self._items: list[Item] = []
-        self._size = 0
 
     @property
     def dropped(self) -> int:
         return self._format.dropped
 
     def publish(self, event: Published) -> None:
-        for item in self._format.take(event):
-            self._items.append(item)
-            _, size, _ = self._format.weight(item)
-            self._size += size
-        if len(self._items) >= _BATCH or self._size >= _BATCH_BYTES:
+        self._items += self._format.take(event)
+        if len(self._items) >= _BATCH:
             self.flush()
 
     def flush(self) -> None:
-        items, self._items, self._size = self._items, [], 0
+        items, self._items = self._items, []
         if items:
             self._format.write(items)
 

@@ -71,14 +71,14 @@ class Totals:
 
     def publish(self, event: Published) -> None:
         match event:
+            case FlowOpen():
+                self.flows += 1
             case ConnectionRefused():
                 self.refused += 1
             case QuicBlocked():
                 self.quic_blocked = event.count
             case ClientProbe():
                 self._add_probe(event)
-            case FlowOpen():
-                self.flows += 1
             case FlowLayer(action="intercepted"):
                 self.opened += 1
             case FlowLayer(action="passthrough"):
