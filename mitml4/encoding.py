@@ -144,6 +144,9 @@ def _generated(parameters: str, value: str, cls: Any, head: str, start: int) -> 
     """A function that returns a JSON object: `head`, and the fields from the one at `start` on."""
     assigned, members = [], []
     for number, item in enumerate(fields(cls)[start:]):
+        if item.type == "int":  # it needs no test
+            members.append(f'"{item.name}":{{{value}.{item.name}}}')
+            continue
         assigned.append(f" _{number} = {value}.{item.name}\n")
         members.append(f'"{item.name}":{{{_TEXT.replace("_0", f"_{number}")}}}')
     known = {"_quote": encode_basestring, "_write": _WRITE, "_time": _time}
@@ -153,10 +156,10 @@ def _generated(parameters: str, value: str, cls: Any, head: str, start: int) -> 
 
 
 _TEXT: Final = (
-    f"_quote(_0) if type(_0) is str and len(_0) <= {MAX_TEXT}"
-    ' else _0 if type(_0) is int else "null" if _0 is None else _write[type(_0)](_0)'
+    f'"null" if _0 is None else _quote(_0) if type(_0) is str and len(_0) <= {MAX_TEXT}'
+    " else _0 if type(_0) is int else _write[type(_0)](_0)"
 )
-"""The text of a field. Most are texts or numbers, or unknown; no function is called to tell."""
+"""The text of a field. Most are unknown, texts or numbers; no function is called to tell."""
 
 
 def _write_enum(value: Enum) -> str:

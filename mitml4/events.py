@@ -152,12 +152,14 @@ class LayerEvent(Event):
     flow: int
     depth: int
     content: ProtocolEvent
-    weight: int = field(init=False, repr=False, compare=False)
-    """Its approximate memory, in bytes; not on its line."""
+    _weight: int = field(default=0, init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        content = self.content  # `weight` is assigned here only
-        self.weight = _BARE_BYTES + _WEIGHERS[type(content)](content)  # type: ignore[misc]
+    @property
+    def weight(self) -> int:
+        """Its approximate memory, in bytes; not on its line."""
+        if not self._weight:  # it is assigned here only
+            self._weight = content_weight(self.content)  # type: ignore[misc]
+        return self._weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

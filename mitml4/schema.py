@@ -75,7 +75,7 @@ def _event(event: type[Event], definitions: dict[str, Schema]) -> Schema:
 def _layer_event(content: type[ProtocolEvent], definitions: dict[str, Schema]) -> Schema:
     """The schema of a `LayerEvent`, in which the fields of `content` replace that field."""
     envelope = _properties(LayerEvent, definitions)
-    del envelope["content"], envelope["weight"]
+    del envelope["content"], envelope["_weight"]
     properties = envelope | _properties(content, definitions)
     return _object(content, _with_head(content.type, properties))
 

@@ -15,7 +15,7 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Direction, Speaker
 from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["AnyFlow", "Closed", "Fault", "Happened", "Layer", "Opened", "Report"]
+__all__ = ["AnyFlow", "Closed", "Fault", "FlowReport", "Happened", "Layer", "Opened", "Report"]
 
 
 AnyFlow: TypeAlias = Flow | DatagramFlow
@@ -77,4 +77,7 @@ class Closed:
     reason: CloseReason
 
 
-Report: TypeAlias = Opened | Layer | Happened | Fault | Closed
+FlowReport: TypeAlias = Opened | Layer | Fault | Closed
+"""What the `flow.*` events tell."""
+
+Report: TypeAlias = FlowReport | Happened

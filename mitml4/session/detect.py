@@ -123,9 +123,10 @@ class CaptureSession:
             ):
                 if report.time_s != time_s:
                     time_s, time = report.time_s, _date(report.time_s)
-                if isinstance(report, reports.Happened) and not wants(type(report.protocol_event)):
-                    continue
-                yield self._event(report, time)
+                if not isinstance(report, reports.Happened):
+                    yield self._flow_event(report, time)
+                elif wants(type(report.protocol_event)):
+                    yield self._layer_event(report, time)
         finally:
             self.cut_short += statistics.evicted
 
@@ -167,14 +168,19 @@ class CaptureSession:
             if len(self._sides) > _MAX_SIDES:
                 del self._sides[next(iter(self._sides))]
 
-    def _event(self, report: reports.Report, time: datetime) -> Event:
+    def _layer_event(self, report: reports.Happened, time: datetime) -> LayerEvent:
+        content = report.protocol_event
+        return LayerEvent(
+            time=time,
+            flow=self._before + report.flow.number,
+            depth=report.depth + content.in_stream_layer,
+            content=content,
+        )
+
+    def _flow_event(self, report: reports.FlowReport, time: datetime) -> Event:
         flow = report.flow
         number = self._before + flow.number
         match report:
-            case reports.Happened():
-                content = report.protocol_event
-                depth = report.depth + content.in_stream_layer
-                return LayerEvent(time=time, flow=number, depth=depth, content=content)
             case reports.Opened():
                 self.flows = number
                 side = self._sides.get(report.time_s)
