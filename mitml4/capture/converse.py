@@ -155,7 +155,7 @@ class Depth:
 
     def data(self, direction: Direction, data: bytes) -> None:
         """The next bytes."""
-        lane = self._lane(direction)
+        lane = self._up if direction is Direction.UP else self._down
         if lane.is_cut:
             return
         if lane.kept:  # what has waited may have waited for long enough
@@ -165,13 +165,16 @@ class Depth:
         if data:
             lane.keep(data)
             self._pump(lane)
+        self._account()
 
     def passed(self, direction: Direction, count: int) -> None:
         """Bytes that were declared unseen."""
-        lane = self._lane(direction)
+        lane = self._up if direction is Direction.UP else self._down
         if not lane.is_cut:
             self.engine.forwarded(direction, count)
             self._pump(lane)
+            if self._counted:
+                self._account()
 
     def lost(self, direction: Direction, count: int) -> None:
         """Bytes are missing here, and were not declared unseen."""
@@ -180,6 +183,7 @@ class Depth:
             lane.is_cut = True
             self.engine.lost(direction, count)
             self._pump(lane)
+            self._account()
 
     def end(self, direction: Direction) -> None:
         """The direction's FIN."""
@@ -188,6 +192,7 @@ class Depth:
         self._pump(lane)
         if self._opened:
             self._opened.end(direction)
+        self._account()
 
     def give_up(self) -> None:
         """Answer an open question as it stands, and keep no bytes any more."""
@@ -206,6 +211,7 @@ class Depth:
             self._opened.close()
         elif self._copy:
             self._copy.flush()
+        self._account()
         self.engine.let_go()
 
     def _conclude(self) -> None:
@@ -222,10 +228,12 @@ class Depth:
 
     def unseen(self, direction: Direction) -> int:
         """How many of the next bytes need not be shown."""
-        lane = self._lane(direction)
+        lane = self._up if direction is Direction.UP else self._down
         if lane.is_cut:
             return ALL
-        unseen = 0 if lane.kept else self.engine.unseen(direction)
+        if lane.kept:
+            return 0
+        unseen = self.engine.unseen(direction)
         if unseen is None:
             return ALL
         return 0 if self._framings else unseen
@@ -238,11 +246,12 @@ class Depth:
     def _pump(self, lane: _Lane) -> None:
         """Ask for both directions, this one first, until neither has an action left."""
         other = self._down if lane is self._up else self._up
-        while self._act_on(lane) or self._act_on(other) or self._must_ask_again(lane):
+        while lane.kept or other.kept or lane.ended or other.ended:
+            if not (self._act_on(lane) or self._act_on(other) or self._must_ask_again(lane)):
+                break
             self._has_yielded = False
         if self._plaintext:
             self._hand_on()
-        self._account()
 
     def _act_on(self, lane: _Lane) -> bool:
         """Perform the next action of a direction; whether there was any."""

@@ -185,7 +185,7 @@ class Half:
         """Which segments need not be taken from now on: none, empty ones, all before `wanted`."""
         if self.watched:
             self.free = -1
-        elif self.other.watched or self.acknowledged or self.ended:
+        elif self.position >= self.wanted or self.other.watched or self.acknowledged or self.ended:
             self.free = self.position
         else:
-            self.free = max(self.position, self.wanted - 1)
+            self.free = self.wanted - 1

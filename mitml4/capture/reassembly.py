@@ -172,6 +172,10 @@ class Reassembler:
     ) -> None:
         """Deliver what is new of a segment, or let it wait behind the hole before it."""
         ahead = half.ahead(seq)
+        if not (ahead or fin or half.waiting or half.ended):  # most just come next
+            self._show(half, data, length, time_s)
+            half.other.watched = half.acknowledged = False
+            return
         if ahead >= _HALF:
             ahead -= 1 << 32
         if ahead > _MAX_AHEAD or half.ended:
@@ -265,10 +269,11 @@ class Reassembler:
 
     def _ask(self, flow: Flow, time_s: float) -> None:
         """The listener was told something: what does it want now, and what does it keep?"""
+        unseen = flow.listener.unseen
         for half in (flow.up, flow.down):
             if half.told != half.position:
                 self._report(half, time_s)
-            half.wanted = half.position + flow.listener.unseen(half.direction)
+            half.wanted = half.position + unseen(half.direction)
         if flow.listener.kept_bytes or flow.number in self._keeping:
             self._account(flow)
 

@@ -214,11 +214,9 @@ class Engine(Interpreter):
     def unseen(self, direction: Direction) -> int | None:
         """How many of the next bytes need not be given to it; None: all that follow."""
         side = self._up if direction is Direction.UP else self._down
-        if side.state is State.OVER:
-            return None
-        if side.state is not State.FORWARD or side.ahead or self._needs_copy(side):
-            return 0
-        return side.forward.count
+        if side.state is State.FORWARD:
+            return 0 if side.ahead or self._needs_copy(side) else side.forward.count
+        return None if side.state is State.OVER else 0
 
     def conclude(self) -> None:
         """Nothing will come that could answer an open question: the best guess is the answer."""

@@ -133,6 +133,8 @@ class _Directive(Enum):
     PAUSE = "pause"
     SWITCH = "switch"
 
+    __hash__ = object.__hash__
+
 
 PEEK: Final = _Directive.PEEK
 MIRROR: Final = _Directive.MIRROR

@@ -44,7 +44,7 @@ def whole_text(data: bytes) -> str:
 def text(data: bytes) -> str:
     """The same, at most MAX_TEXT characters and CUT."""
     if len(data) <= _SHORT:
-        return whole_text(data)
+        return data.decode("utf-8", "backslashreplace")
     return _long_text(data[: (MAX_TEXT + 1) * _LONGEST_CHARACTER])
 
 

@@ -91,10 +91,14 @@ class TlsDetails(Details):
         """Details of what the client offers."""
         return cls().asked(hello)
 
-    def asked(self, hello: ClientHello) -> TlsDetails:
-        """These details, with what the client offers."""
+    def asked(
+        self, hello: ClientHello, certificate: CertificateDetails | None = None
+    ) -> TlsDetails:
+        """These details, with what the client offers; and the certificate of an earlier connection,
+        where that is known."""
         return replace(
             self,
+            certificate=certificate,
             sni=hello.sni,
             alpn_offered=hello.alpn,
             version_offered=version_names(hello.versions),
@@ -292,6 +296,8 @@ class TlsConversation(Conversation):
         self.details_ready = True
 
     def details(self) -> TlsDetails:
+        if self.passthrough is None:
+            return self._details
         return replace(self._details, passthrough=self.passthrough)
 
     def _take(self, direction: Direction, message: Message) -> None:
@@ -324,7 +330,7 @@ class TlsConversation(Conversation):
                 hello = ClientHello.of(message)
                 if self._asked_at is None:
                     self._asked_at = self.context.clock()
-                self._details = replace(self._details.asked(hello), certificate=self.certificate)
+                self._details = self._details.asked(hello, self.certificate)
                 if target := self.context.target:
                     self.named += [Target(name, target.port) for name in hello.server_names]
                 if self.on_client_certificate and not hello.early_data:

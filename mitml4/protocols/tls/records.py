@@ -59,6 +59,10 @@ class HandshakeType(IntEnum):
     MESSAGE_HASH = 254
 
 
+_RECORD_TYPES: Final = {int(each): each for each in RecordType}
+"""To find one by its number is a call of a function in Python otherwise."""
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """A whole handshake message without its header, or the payload of a record of another type."""
@@ -115,7 +119,7 @@ class MessageReader:
         may_be_empty = kind in (RecordType.APPLICATION_DATA, RecordType.HANDSHAKE)
         if length > MAX_RECORD or (length == 0 and not may_be_empty):
             raise ProtocolError(f"a TLS record of {length} bytes")
-        return RecordType(kind), length
+        return _RECORD_TYPES[kind], length
 
     def _messages(self, fragment: bytes) -> Iterator[Message]:
         if not fragment:
