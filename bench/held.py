@@ -87,6 +87,7 @@ def session(lab: Lab, terminal: Terminal) -> Iterator[tuple[int, Path]]:
     made = [sys.executable, "-m", "mitml4", "ca", "generate", "--ca-dir", str(authority)]
     subprocess.run(made, check=True, capture_output=True)
     options = ["--iface", CLIENT_INTERFACE, "--ca-dir", str(authority), "--drain", "1s"]
+    options += ["--workers", "1"]
     argv = [sys.executable, "-c", _LOOK_AT_ALL, "intercept", *options]
     argv += ["--upstream-ca", str(lab.server_ca)]
     ends: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), terminal.slave)

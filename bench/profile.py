@@ -23,7 +23,7 @@ from bench.__main__ import RESULTS, pick, size
 from bench.figures import FIGURES, Figure, verify
 from bench.install import install
 from bench.lab import CONGESTION_CONTROL, Lab
-from bench.peers import Mitml4
+from bench.peers import Mitml4One
 from mitml4.errors import MachineError, MitmError
 
 __all__ = ["self_times"]
@@ -47,7 +47,7 @@ def self_times(stacks: Iterable[str]) -> list[tuple[str, float]]:
 def with_cprofile(lab: Lab, figure: Figure) -> None:
     path = RESULTS / f"profile-{figure.name}.pstats"
     counted = Path(__file__).with_name("counted.py")
-    peer = Mitml4(python=(sys.executable, "-P", str(counted), str(path)))
+    peer = Mitml4One(python=(sys.executable, "-P", str(counted), str(path)))
     with peer.standing(lab) as standing:
         verify(lab, standing)
         print(figure.measure(lab, standing))
@@ -57,7 +57,7 @@ def with_cprofile(lab: Lab, figure: Figure) -> None:
 
 def with_py_spy(lab: Lab, figure: Figure) -> None:
     path = RESULTS / f"profile-{figure.name}.stacks"
-    with Mitml4().standing(lab) as standing:
+    with Mitml4One().standing(lab) as standing:
         verify(lab, standing)
         assert standing.pid is not None
         with _sampled(standing.pid, path):
