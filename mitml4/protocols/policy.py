@@ -38,7 +38,8 @@ class Target:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        is_bare_ipv6 = ":" in self.host and not self.host.startswith("[")
+        return f"[{self.host}]:{self.port}" if is_bare_ipv6 else f"{self.host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Blocked(Exception):  # noqa: N818 - a decision, not an error
         """What is refused, and why."""
         end = self.end
         if isinstance(end, Target):
-            return f"{end.host}:{end.port} is {self.reason}"
+            return f"{end} is {self.reason}"
         return end.why or "a host that cannot be read"
 
 
