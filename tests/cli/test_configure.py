@@ -196,6 +196,8 @@ def test_a_wrong_value_is_named_with_its_option_and_a_hint() -> None:
         (["--drain", "-1s"], "--drain: '-1s' is no duration"),
         (["--detect-timeout", "1d"], "--detect-timeout: '1d' is no duration"),
         (["--block", "http://a"], "--block: 'http://a' is a URL"),
+        (["--block", "-q"], "--block: '-q' is an option, not a host"),
+        (["--allow", "--"], "--allow: '--' is an option, not a host"),
         (["--via", "proxy:3128"], "--via: it is no URL of a proxy"),
         (["--via", "ftp://u:p@proxy"], "--via: 'ftp://…@proxy' is no URL of a proxy"),
         (["--via", "http://a b:1"], "--via: 'http://a b:1' is no URL of a proxy"),

@@ -66,6 +66,8 @@ class HostPattern:
         """Raises UsageError for invalid patterns."""
         if "://" in text:
             raise UsageError(f"{text!r} is a URL, not a host", hint=_EXAMPLES)
+        if text.startswith("-"):  # the value was forgotten: `--allow -- pip install x`
+            raise UsageError(f"{text!r} is an option, not a host", hint=_EXAMPLES)
         if bracketed := _BRACKETED.fullmatch(text):
             if ":" not in bracketed["ip"]:
                 raise _no_pattern(text)
