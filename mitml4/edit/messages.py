@@ -79,6 +79,12 @@ class Request(_HttpMessage):
     """The stream of HTTP/2, or the number of the request on its connection, from 1."""
     server: Server | None = None
     """Where it goes instead of its own server."""
+    sent: tuple[str, str] = field(init=False)
+    """The method and the URL that the client has sent, which filters are about, also once the
+    request was changed."""
+
+    def __post_init__(self) -> None:
+        self.sent = self.method, self.url
 
     @property
     def url(self) -> str:

@@ -361,14 +361,13 @@ def _answers_by(rule: Rule) -> str:
 
 
 def exchange_of(request: Request, response: Response | None) -> model.Exchange:
-    """What a filter sees of them."""
+    """What a filter sees of them: the request as the client has sent it."""
     now = datetime.now(UTC)
+    method, url = request.sent
     return model.Exchange(
         depth=0,
         stream=request.stream,
-        request=model.Request(
-            method=request.method, url=request.url, version=request.version, time=now
-        ),
+        request=model.Request(method=method, url=url, version=request.version, time=now),
         response=None
         if response is None
         else model.Response(status=response.status, version=response.version, time=now),

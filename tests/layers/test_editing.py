@@ -329,6 +329,25 @@ def test_a_request_goes_to_another_server(flow_lab: FlowLab) -> None:
     assert out.met == {"client": "all", "server": "all", "elsewhere": "all"}
 
 
+def test_a_rule_that_changes_the_path_also_edits_the_response(flow_lab: FlowLab) -> None:
+    """What it matches is the request as the client has sent it."""
+    editor = rules("""
+[[rule]]
+match = "path:/a host:a.test"
+to = "http://192.0.2.9:8000/base"
+replace = [
+    { in = "response.body", regex = "ok", with = "no" },
+    { in = "response.headers", regex = "Length", with = "LENGTH" },
+]
+""")
+    edited = b"HTTP/1.1 200 OK\r\nContent-LENGTH: 2\r\n\r\nno"
+    seen = b"GET /base/a HTTP/1.1\r\nHost: 192.0.2.9:8000\r\n\r\n"
+    client = says(("send", GET), ("expect", edited), ("eof", b""))
+    elsewhere = says(("expect", seen), ("send", OK))
+    out = flow_lab.run(client, says(("eof", b"")), editor=editor, elsewhere=elsewhere)
+    assert out.met["client"] == out.met["elsewhere"] == "all"
+
+
 @pytest.mark.parametrize("name", ["a length", "chunks"])
 def test_a_request_that_comes_in_one_piece_leaves_in_one(flow_lab: FlowLab, name: str) -> None:
     """Whether its body is held back, changed, or not looked at: a server may read once."""

@@ -458,6 +458,21 @@ async def test_only_what_matches_is_asked_about(path: Path) -> None:
         assert "v" not in (await lab.get("/y")).headers
 
 
+async def test_what_matches_is_what_the_client_has_sent(path: Path) -> None:
+    text = (
+        SETS.format(1)
+        + """
+match = "path:/x method:GET"
+def request(flow, request):
+    request.path = "/y"
+    request.method = "PUT"
+"""
+    )
+    async with running(path, text) as lab:
+        assert "v" in (await lab.get("/x")).headers
+        assert "v" not in (await lab.get("/y")).headers
+
+
 async def test_the_ends_of_flows_are_told(path: Path) -> None:
     text = """
 def open(flow): flow.state["x"] = 1; 1 / (flow.number - 2)
