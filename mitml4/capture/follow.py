@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from functools import partial
 from itertools import count
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from mitml4.capture.converse import Depth
 from mitml4.capture.datagrams import DatagramFlows
@@ -31,13 +31,10 @@ from mitml4.errors import CaptureError
 from mitml4.protocols.conversation import Details, Direction, LayerContext, Speaker, Target
 from mitml4.protocols.expected import Announcement
 from mitml4.protocols.payload import Shown
-from mitml4.protocols.policy import FlowPolicy
+from mitml4.protocols.policy import ANYTHING
 from mitml4.protocols.protocol_event import ProtocolEvent
 
 __all__ = ["Copies", "Statistics", "follow"]
-
-_ANYTHING: Final = FlowPolicy(refuses_nothing=True)
-"""What was captured has been said."""
 
 Copies: TypeAlias = Callable[[Flow, Callable[[], int], int | None], Plaintext]
 """Makes what takes the copies of a flow's decrypted TLS, from the flow, the clock of its packets in
@@ -165,7 +162,7 @@ class _Follower:
         context = LayerContext(
             clock=self.clock,
             target=Target(destination.ip, destination.port),
-            policy=_ANYTHING,
+            policy=ANYTHING,
             hold_s=HOLD_S,
             shown=self._shown,
             announced=self._known.expected("tcp", destination, client, now_s=self.now_s),

@@ -21,6 +21,7 @@ from mitml4.protocols.datagrams import registry
 from mitml4.protocols.expected import Announcement
 from mitml4.protocols.parts.fields import Short
 from mitml4.protocols.payload import Shown
+from mitml4.protocols.policy import ANYTHING
 
 __all__ = ["DatagramFollower"]
 
@@ -41,7 +42,6 @@ class DatagramFollower:
         "_known",
         "_looked",
         "_now_s",
-        "_ports",
         "_report",
         "_row",
         "_seen",
@@ -60,7 +60,6 @@ class DatagramFollower:
         self._shown = shown
         self._now_s = flow.opened_s
         client, destination = flow.client, flow.destination
-        self._ports = frozenset((client.port, destination.port))
         self._expected = known.expected("udp", destination, client, now_s=flow.opened_s)
         self._row: DatagramProtocol | None = None
         """The likely protocol, as long as it is not certain."""
@@ -76,6 +75,9 @@ class DatagramFollower:
         self.kept_bytes = 0
         name = known.name_of(client.ip, destination.ip)
         report(Opened(flow=flow, time_s=flow.opened_s, name=name))
+
+    def _clock(self) -> float:
+        return self._now_s
 
     def take(self, direction: Direction, data: bytes, time_s: float) -> bool:
         self._now_s = time_s
@@ -132,7 +134,8 @@ class DatagramFollower:
             return row, True
         ups = tuple(data for direction, data in self._seen if direction is Direction.UP)
         downs = tuple(data for direction, data in self._seen if direction is Direction.DOWN)
-        return registry.detect(Exchange(up=ups, down=downs, ports=self._ports))
+        ports = frozenset((self._flow.client.port, self._flow.destination.port))
+        return registry.detect(Exchange(up=ups, down=downs, ports=ports))
 
     def _begin(self) -> None:
         """It is known what the datagrams are, or that this cannot be known."""
@@ -147,9 +150,10 @@ class DatagramFollower:
         if row and row.converse:
             destination = self._flow.destination
             context = LayerContext(
-                clock=lambda: self._now_s,
+                clock=self._clock,
                 stack=tuple(self._stack[:-1]),
                 target=Target(destination.ip, destination.port),
+                policy=ANYTHING,
                 shown=self._shown,
             )
             self._conversation = row.converse(context)

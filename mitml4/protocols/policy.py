@@ -16,6 +16,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias
 from mitml4.dataclass import dataclass
 
 __all__ = [
+    "ANYTHING",
     "NOT_ALLOWED",
     "Blocked",
     "Closed",
@@ -209,7 +210,11 @@ class FlowPolicy:
     @property
     def is_strict(self) -> bool:
         """Whether there is anything that a client may not ask for."""
-        return self.blocks(Unreadable())
+        return not self.refuses_nothing and self.blocks(Unreadable())
+
+
+ANYTHING: Final = FlowPolicy(refuses_nothing=True)
+"""The policy of flows in a capture."""
 
 
 def _is_address(host: str) -> bool:
