@@ -157,6 +157,9 @@ class _Follower:
         client, server = self._flow.client, self._flow.destination
         self._known.expectations.add(announcement, client.ip, server.ip, self.now_s)
 
+    def _announced_for(self, target: Target) -> str | None:
+        return self._known.expectations.take_in_tunnel(target.host, target.port, self.now_s)
+
     def _begin(self) -> Depth:
         client, destination = self._flow.client, self._flow.destination
         context = LayerContext(
@@ -166,6 +169,7 @@ class _Follower:
             hold_s=HOLD_S,
             shown=self._shown,
             announced=self._known.expected("tcp", destination, client, now_s=self.now_s),
+            announced_for=self._announced_for,
             on_announced=self._announce,
         )
         copies = partial(self._copies, self._flow, self._clock_ns) if self._copies else None

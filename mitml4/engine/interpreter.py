@@ -320,7 +320,7 @@ class Interpreter:
         if decision.protocol_events:
             self._publish(decision.protocol_events)
         for announcement in decision.announced:
-            self.context.on_announced(announcement)
+            self.context.announce(announcement)
         binding = decision.channel_binding
         if binding is not None and binding != self._binding:
             self._binding = binding

@@ -34,6 +34,10 @@ def _nobody(_announcement: Announcement) -> None:
     """Nobody waits for connections that are announced."""
 
 
+def _nothing(_target: Target) -> None:
+    """Nothing is announced."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerContext:
     """What one layer may know of the world outside it."""
@@ -65,6 +69,8 @@ class LayerContext:
     announced: str | None = None
     """What the flow is, according to another one that has announced it: the name of what is not
     known by its bytes."""
+    announced_for: Callable[[Target], str | None] = _nothing
+    """The same for what a client asks for in a tunnel."""
     on_announced: Callable[[Announcement], None] = _nobody
     """Told of the connections that a conversation announces."""
 
@@ -95,7 +101,20 @@ class LayerContext:
             expected=expected,
             negotiated=negotiated,
             passthrough_reason=passthrough_reason,
+            announced=self._announced_inside(target),
         )
+
+    def announce(self, announcement: Announcement) -> None:
+        """Tell of a connection that a conversation announces. The server of what is in a tunnel is
+        the one that the client has named there."""
+        if announcement.host is None and not announcement.of_client and self.target:
+            announcement = replace(announcement, host=self.target.host)
+        self.on_announced(announcement)
+
+    def _announced_inside(self, target: Target | None) -> str | None:
+        if target is None or target == self.target:
+            return self.announced
+        return self.announced_for(target)
 
     def _policy_inside(self, target: Target | None) -> FlowPolicy:
         if target is None or target == self.target:

@@ -63,3 +63,7 @@ class Expectations:
         if transport == "tcp" or until_s < now_s:
             del self._expected[key]
         return protocol if now_s <= until_s else None
+
+    def take_in_tunnel(self, host: str, port: int, now_s: float) -> str | None:
+        """The same for the server that a client asks a proxy for."""
+        return self.take("tcp", host, port, now_s)

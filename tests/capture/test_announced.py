@@ -88,6 +88,27 @@ def test_passive_data_of_ftp_is_known_by_the_reply(wire: Any) -> None:
     }
 
 
+def test_data_of_ftp_is_known_inside_tunnels_by_the_server_that_is_asked_for(wire: Any) -> None:
+    """As `curl -x socks5h://… ftp://ftp.example/`: both connections go to one proxy."""
+    wired = Wired(wire)
+
+    def tunnel(said: list[tuple[bool, bytes]], port: int, client_port: int) -> list[Packet]:
+        asked = b"\x05\x01\x00\x03\x0bftp.example" + port.to_bytes(2, "big")
+        greeting = [(UP, b"\x05\x01\x00"), (DOWN, b"\x05\x00"), (UP, asked)]
+        granted = (DOWN, b"\x05\x00\x00\x01" + bytes(6))
+        return wired.connection([*greeting, granted, *said], 1080, client_port=client_port)
+
+    packets = tunnel([*LOGIN, (UP, b"EPSV\r\n"), (DOWN, b"229 Entering (|||8001|)\r\n")], 21, 40000)
+    packets += tunnel(FILE, 8001, 40001) + tunnel(FILE, 8001, 40002) + tunnel(FILE, 8002, 40003)
+    closed = (each for each in follow(packets) if isinstance(each, Closed))
+    assert {each.flow.client.port - 40000: each.stack[1:] for each in closed} == {
+        0: ("ftp",),
+        1: ("ftp-data",),
+        2: ("unknown",),
+        3: ("unknown",),
+    }
+
+
 def test_protected_data_of_ftp_is_known_inside_its_tls(wire: Any) -> None:
     """As a session of `curl --ssl-reqd`: AUTH TLS, then PROT P and EPSV where nobody else reads."""
     control, data = Peers("TLS_AES_128_GCM_SHA256"), Peers("ECDHE-RSA-AES256-GCM-SHA384")

@@ -12,6 +12,7 @@ import pytest
 from mitml4.lab.certificates import LabAuthority
 from mitml4.lab.network import ROUTER_LAN_V4, ROUTER_LAN_V6, SERVER_V4, SERVER_V6, LabNetwork
 from tests.e2e.conftest import Interception, Machine, Outcome, intercepting
+from tests.e2e.test_upgrades import serve_ftp
 
 PORT = 8080
 POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs")
@@ -68,6 +69,19 @@ def test_what_is_inside_is_what_intercept_would_find(
     flow = watch.flow()
     assert (flow.stack, flow.closed["reason"]) == (stack, "closed")
     assert all(each["action"] == "intercepted" for each in flow.layers if each["protocol"] == "tls")
+
+
+def test_data_of_ftp_is_named_in_tunnels(
+    proxy: Interception, ask: Callable[..., Outcome], serve, identity, files: Path
+) -> None:
+    port = 21121
+    serve_ftp(serve, identity, files, port)
+    for options in ((), ("--disable-epsv",)):
+        watch = proxy.watch()
+        got = ask("socks5h", *options, f"ftp://{SERVER_V4}:{port}/file.txt")
+        assert got.text == "by FTP\n", got.err
+        stacks = sorted(flow.stack for flow in watch.flows(2))
+        assert stacks == [["socks5", "ftp"], ["socks5", "ftp-data"]]
 
 
 def test_several_urls_on_one_connection(

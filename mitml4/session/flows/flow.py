@@ -118,7 +118,8 @@ class Flow:
             announced=services.expectations.take(
                 "tcp", destination.host, destination.port, services.clock()
             ),
-            # A method of this flow would keep it until the garbage collector runs.
+            # Methods of this flow would keep it until the garbage collector runs.
+            announced_for=partial(_announced_for, services),
             on_announced=partial(_announce, services, connection),
         )
         self.opened_at = services.clock()
@@ -499,6 +500,10 @@ def _announce(
 ) -> None:
     client, server = connection.client, connection.destination
     services.expectations.add(announcement, client.ip, server.ip, services.clock())
+
+
+def _announced_for(services: Services, target: Target) -> str | None:
+    return services.expectations.take_in_tunnel(target.host, target.port, services.clock())
 
 
 def _copies(services: Services, flow: int, port: int | None) -> Plaintext:

@@ -176,6 +176,9 @@ class Worker:
                 self._nursery.start_soon(self._deliver, key)
             case ("share", share):
                 self._house.take_memory(share)
+            case ("announce", source, announcement, client, server):
+                expecting = self._outlets[source].expecting
+                expecting.hear(announcement, client, server, trio.current_time())
             case ("ticket", ours, packed):
                 self._tickets.learn(ours, packed)
             case ("pins" | "engines" as what, *change):
@@ -369,7 +372,9 @@ class _Resolver(trio.abc.HostnameResolver):
 
 
 class _Expecting(Expectations):
-    """Connections that were announced: the session knows those of all workers."""
+    """Connections that were announced: the session knows those of all workers, and looks up a flow
+    before it begins. What a client asks for in a tunnel is looked up here, so each worker is told
+    of those of the others."""
 
     def __init__(self, source: int, tell: Callable[[Message], None]) -> None:
         super().__init__()
@@ -379,10 +384,18 @@ class _Expecting(Expectations):
         """Of the flow that begins."""
 
     def add(self, announcement: Announcement, client: str, server: str, now_s: float) -> None:
+        self.hear(announcement, client, server, now_s)
         self._tell(("announce", self._source, announcement, client, server))
+
+    def hear(self, announcement: Announcement, client: str, server: str, now_s: float) -> None:
+        """One of another worker."""
+        super().add(announcement, client, server, now_s)
 
     def take(self, transport: Transport, host: str, port: int, now_s: float) -> str | None:
         return self.expected
+
+    def take_in_tunnel(self, host: str, port: int, now_s: float) -> str | None:
+        return super().take("tcp", host, port, now_s)
 
 
 class _ForwardingHub(Hub):

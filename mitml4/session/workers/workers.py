@@ -273,6 +273,7 @@ class Workers:
             case ("announce", source, announcement, client, server):
                 now_s = trio.current_time()
                 self._expectations[source].add(announcement, client, server, now_s)
+                self._broadcast(message, worker)
             case ("failed", message, hint):  # by each worker
                 if message not in self._failed:
                     self._failed.add(message)
