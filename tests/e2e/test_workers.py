@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from mitml4.lab.network import LAN, SERVER_V4
+from mitml4.net.netns import NetNamespace
 
 from .conftest import HOST, IN_A_GROUP, ROOT, SLOW_S, TIMEOUT_S, Interception, poll
 
@@ -34,10 +35,16 @@ def several(session: Interception, count: int) -> list[int] | None:
     return found if len(found) == count else None
 
 
-def carries(pid: int) -> bool:
-    """Whether this process has a connection."""
-    tables = (Path(f"/proc/{pid}/net/{each}").read_text() for each in ("tcp", "tcp6"))
-    inodes = {line.split()[9] for table in tables for line in table.splitlines()[1:]}
+def carries(pid: int, place: NetNamespace | None = None) -> bool:
+    """Whether this process has a connection, in its network or in another."""
+    net = Path(f"/proc/{pid}/net" if place is None else "/proc/thread-self/net")
+
+    def rows() -> list[str]:
+        return [
+            row for name in ("tcp", "tcp6") for row in (net / name).read_text().splitlines()[1:]
+        ]
+
+    inodes = {row.split()[9] for row in (place.call(rows) if place else rows())}
     open_files = {os.readlink(each) for each in Path(f"/proc/{pid}/fd").iterdir()}
     return any(f"socket:[{each}]" in open_files for each in inodes)
 
@@ -237,15 +244,31 @@ def test_rules_and_scripts_are_those_of_all_workers_which_end_with_the_session(
         each.close()
 
 
+def of_an_interface(intercept, _client):
+    return intercept()
+
+
+def with_the_address_of_the_client(intercept, _client):
+    return intercept("--spoof-source")
+
+
+def of_another_network(intercept, client):
+    return intercept(scope=("--netns", client.namespace.path))
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor: one process")
-def test_workers_are_started_once_many_connections_are_open(client, intercept):
-    session = intercept()
+@pytest.mark.parametrize(
+    "begin", [of_an_interface, with_the_address_of_the_client, of_another_network]
+)
+def test_workers_are_started_once_many_connections_are_open(client, intercept, begin):
+    session = begin(intercept, client)
     visitor = Client(client, ssl.create_default_context(cafile=session.ca))
     flows = [visitor.open() for _ in range(8)]
     assert not workers(session)
     flows += [visitor.open() for _ in range(2)]
     found = poll(lambda: workers(session), "a worker")
-    while not any(map(carries, found)):
+    place = client.namespace if begin is of_another_network else None
+    while not any(carries(each, place) for each in found):
         flows.append(visitor.open())
         assert len(flows) < 100
     assert len({each.getpeercert(True) for each in flows}) == 1
