@@ -227,6 +227,8 @@ class Edit:
         who = f"{self.hook}: " if self.hook else ""
         if self.rule:
             who = f"rule {self.rule} of {self.file}: " if self.file else f"rule {self.rule}: "
+        if self.what == "unedited":
+            return f"not edited: {self.reason}"
         begin = "edited by " if self.is_change else "not edited: "
         return f"{begin}{who}{self.what}" + (f" ({self.reason})" if self.reason else "")
 

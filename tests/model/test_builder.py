@@ -24,6 +24,8 @@ from mitml4.events import (
     RuleApplied,
     ScriptError,
 )
+from mitml4.filter.expression import Subject
+from mitml4.filter.parser import parse_filter
 from mitml4.model.builder import _HANDLERS, FlowBuilder
 from mitml4.model.flow import (
     Body,
@@ -159,6 +161,40 @@ def test_a_flow_has_what_its_events_said() -> None:
     )
     assert [(each.opcode, each.size) for each in flow.messages] == [("text", 5)]
     assert [each.reason for each in flow.problems] == ["gone"]
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "is_edited"),
+    [
+        ({"rule": 2, "file": "a.toml", "what": "to"}, "edited by rule 2 of a.toml: to", True),
+        ({"rule": 2, "what": "to"}, "edited by rule 2: to", True),
+        (
+            {"rule": 2, "file": "a.toml", "what": "not replaced", "reason": "it takes too long"},
+            "not edited: rule 2 of a.toml: not replaced (it takes too long)",
+            False,
+        ),
+        ({"what": "unedited", "reason": "a body"}, "not edited: a body", False),
+        (
+            {"hook": "a.py: request", "what": "changed headers"},
+            "edited by a.py: request: changed headers",
+            True,
+        ),
+        (
+            {"type": "script.error", "hook": "a.py: request", "what": "ended", "reason": "exit"},
+            "not edited: a.py: request: ended (exit)",
+            False,
+        ),
+    ],
+)
+def test_an_edit_says_whether_it_has_changed_something(
+    said: dict[str, Any], text: str, is_edited: bool
+) -> None:
+    event = {"type": "rule.applied", "time": "2026-01-01T00:00:00Z", "flow": 1, "depth": 1} | said
+    (flow,) = built([*lines(EVENTS[:1]), event])
+    assert [edit.text for edit in flow.edits] == [text]
+    assert flow.is_edited is is_edited
+    subject = Subject(flow, is_final=True)
+    assert parse_filter("state:edited").root.value(subject) is is_edited
 
 
 def test_bodies_messages_and_data_are_texts_or_bytes() -> None:
