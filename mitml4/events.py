@@ -113,7 +113,7 @@ class FlowOpen(Event):
     session_flow: int | None = None
     """In such a file: the number of the flow in the session that wrote it."""
     container: str | None = None
-    """The name of the container that it comes from, with `--container`."""
+    """With `--container`, the name of that container; its network may be that of others (a pod)."""
     process: Process | None = None
     """Which program of this host has connected, where that was found: a live connection that was
     forwarded comes from elsewhere."""

@@ -5,20 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
+from OpenSSL.crypto import X509
 
 from mitml4.errors import MachineError
-from mitml4.net.attach.covers import MountNamespace
+from mitml4.net.attach.covers import Covers, MountNamespace
 from mitml4.net.attach.programs import Program, ProgramGroup
 from mitml4.net.attach.root import Root
-from mitml4.session.attach import key_stores
+from mitml4.net.attach.target import Target
+from mitml4.session.attach import key_stores, trust
 from mitml4.session.attach.key_stores import KeyStores
 from mitml4.session.attach.roots import has_own_roots, places_of_files
-from mitml4.session.attach.trust import with_certificate
+from mitml4.session.attach.trust import ContainerTrust, with_certificate
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.java_keystore import read_truststore, write_jks, write_truststore
 from mitml4.tls.trust_store import certificates_in, merged_bundle
@@ -131,3 +136,31 @@ def test_a_node_with_built_in_roots_is_named(tmp_path, arguments, environ, own) 
     found = group(tmp_path, Program("/usr/bin/node", arguments, environ))
     assert has_own_roots(found) == own
     found.root.close()
+
+
+class NoCovers:
+    """Nothing is mounted."""
+
+    def file(self, target: int, content: bytes) -> None:
+        raise AssertionError
+
+    directory = file
+
+
+def test_files_that_are_read_in_vain_take_a_limited_time(tmp_path, monkeypatch, stores) -> None:
+    """A program names thousands of them, or of one hash in a directory."""
+    target = cast(Target, SimpleNamespace(what="container c"))
+    hashed = X509.from_cryptography(OURS).subject_name_hash()
+    named = [f"/named/{each}" for each in range(20)]
+    hashes = [f"/hashes/{hashed:08x}.{each}" for each in range(20)]
+    for each in (*named, *hashes):
+        file = tmp_path / each.lstrip("/")
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"no certificate")
+    for variable, value in (("SSL_CERT_FILE", ":".join(named)), ("SSL_CERT_DIR", "/hashes")):
+        monkeypatch.setattr(trust, "time", SimpleNamespace(monotonic=partial(next, count())))
+        found = group(tmp_path, Program("/usr/bin/app", (), {variable: value}))
+        with closing(found.root):
+            covers = cast(Covers, NoCovers())
+            said = list(ContainerTrust(target, [(found, covers)], stores, []).lay(OURS))
+        assert said[-1].endswith("those of process 1 (too many, or too slow)")

@@ -100,7 +100,8 @@ class ContainerTrust:
         for group, covers in self._found:
             laying = _Laying(group, covers, self._stores, certificate)
             for path in chain(laying.directories(), laying.files()):
-                covered.append(path)
+                if path:
+                    covered.append(path)
                 took_s = time.monotonic() - began
                 if took_s > _TOLD_AFTER_S and not is_told:
                     is_told = True
@@ -166,8 +167,9 @@ class _Laying:
         self.is_trusted = False
         """Whether a file has the certificate already."""
 
-    def files(self) -> Iterator[str]:
-        """Cover them. Yields the path of each that was covered."""
+    def files(self) -> Iterator[str | None]:
+        """Cover them. Yields the path of each that was covered, and None for each other one, since
+        reading them takes time, too."""
         for path, target in self._distinct(places_of_files(self._group), stat.S_ISREG):
             content = self._root.read(path, _LONGEST) or b""
             self.is_trusted |= self._der in certificates_in(content)
@@ -175,8 +177,8 @@ class _Laying:
                 merged = with_certificate(content, self._der)
             else:
                 merged = self._store(path, content)
-            if merged and self._does(path, target, partial(self._covers.file, target, merged)):
-                yield path
+            does = partial(self._covers.file, target, merged or b"")
+            yield path if merged and self._does(path, target, does) else None
 
     def _store(self, path: str, content: bytes) -> bytes | None:
         try:
@@ -185,8 +187,8 @@ class _Laying:
             self._fail(path, error)
             return None
 
-    def directories(self) -> Iterator[str]:
-        """Cover those in which OpenSSL finds roots by their hashes. Yields their paths."""
+    def directories(self) -> Iterator[str | None]:
+        """Cover those in which OpenSSL finds roots by their hashes. Yields as `files`."""
         hashed = crypto.X509.from_cryptography(self._certificate).subject_name_hash()
         for path, target in self._distinct(places_of_directories(self._group), stat.S_ISDIR):
             names = set(self._root.names(path))
@@ -197,10 +199,11 @@ class _Laying:
                 if self._der in certificates_in(self._root.read(f"{path}/{name}", _LONGEST) or b""):
                     break
                 number += 1
+                yield None
             else:
                 added = {name: merged_bundle([self._der])}
-                if self._does(path, target, partial(self._covers.directory, target, added)):
-                    yield path
+                does = partial(self._covers.directory, target, added)
+                yield path if self._does(path, target, does) else None
 
     def _does(self, path: str, target: int, cover: Callable[[], None]) -> bool:
         """Cover a file, unless the cover would be seen elsewhere."""
