@@ -59,6 +59,9 @@ SLOW_S = 60.0
 
 HOST = "www.example"
 
+QUICK_JAVA = "-XX:TieredStopAtLevel=1"
+"""Java without its second compiler, whose work pays in programs that run for longer."""
+
 
 # --- waiting -----------------------------------------------------------------------------------
 

@@ -23,6 +23,7 @@ import pytest
 
 from mitml4.tls.java_keystore import read_truststore
 from tests.e2e import forked
+from tests.e2e.conftest import QUICK_JAVA
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 60
@@ -285,8 +286,8 @@ def test_jdks_with_stores_of_their_own_trust_us_by_keytool(machine):
         machine.run("mkdir", "-p", str(Path(store).parent))
         for number in range(2):
             machine.run(
-                *("keytool", "-importcert", "-noprompt", "-keystore", store, "-storetype", form),
-                *("-storepass", "changeit", "-alias", f"root{number}"),
+                *("keytool", f"-J{QUICK_JAVA}", "-importcert", "-noprompt", "-keystore", store),
+                *("-storetype", form, "-storepass", "changeit", "-alias", f"root{number}"),
                 # As JDKs come with it since version 18: neither sealed nor encrypted.
                 *("-J-Dkeystore.pkcs12.macAlgorithm=NONE",),
                 *("-J-Dkeystore.pkcs12.certProtectionAlgorithm=NONE",),
@@ -296,9 +297,8 @@ def test_jdks_with_stores_of_their_own_trust_us_by_keytool(machine):
     assert machine.mitml4("ca", "install", "--store", "java").returncode == 0
     sha256 = machine.authority["sha256"]
     for store in before:
-        listing = machine.run(
-            "keytool", "-list", "-v", "-keystore", store, "-storepass", "changeit"
-        ).stdout
+        show = ("keytool", f"-J{QUICK_JAVA}", "-list", "-v", "-keystore", store)
+        listing = machine.run(*show, "-storepass", "changeit").stdout
         assert sha256 in listing.replace(":", "").lower()
     assert machine.mitml4("ca", "uninstall").returncode == 0
     assert {store: machine.file(store).read_bytes() for store in before} == before

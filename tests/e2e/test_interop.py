@@ -26,6 +26,7 @@ from mitml4.protocols.tls.fingerprints import ja3, ja3s, ja4, ja4s
 from mitml4.protocols.tls.hello import parse_client_hello, parse_server_hello
 
 from .caddy import caddy
+from .conftest import QUICK_JAVA
 
 HERE = Path(__file__).parent / "interop"
 WOLFSSL = Path("/usr/lib/lighttpd/mod_wolfssl.so")
@@ -141,7 +142,7 @@ class Tools:
 @pytest.fixture(scope="module")
 def java(files):
     """Where Peer.class is."""
-    subprocess.run(["javac", "-d", files, HERE / "Peer.java"], check=True)
+    subprocess.run(["javac", f"-J{QUICK_JAVA}", "-d", files, HERE / "Peer.java"], check=True)
     return files
 
 
@@ -248,7 +249,8 @@ def botan_client(tools, case):
 
 
 def java_client(tools, cases):
-    return ["java", "-cp", tools.java, "Peer", "client", SERVER_V4, tools.port, *cases]
+    argv = ["java", QUICK_JAVA, "-cp", tools.java, "Peer", "client"]
+    return [*argv, SERVER_V4, tools.port, *cases]
 
 
 def node_client(tools, cases):
@@ -572,7 +574,8 @@ SERVERS = {
         *("botan", "tls_server", *key_files(identity), f"--port={port}")
     ],
     "Java": lambda port, identity, tools: [
-        *("java", "-cp", tools.java, "Peer", "server", port, pkcs12(identity, tools.files))
+        *("java", QUICK_JAVA, "-cp", tools.java),
+        *("Peer", "server", port, pkcs12(identity, tools.files)),
     ],
     "Node": lambda port, identity, _: [
         *("node", HERE / "peer.js", "server", port, *key_files(identity))

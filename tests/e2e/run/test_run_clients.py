@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable
 
+from tests.e2e.conftest import QUICK_JAVA
+
 WEB = "https://www.example/"
 HELLO = "hello from nginx\n"
 
@@ -35,7 +37,7 @@ CLIENTS = {
     "perl": ["perl", "-MLWP::Simple", "-e", f"getprint('{WEB}')"],
     "ruby": ["ruby", "-ropen-uri", "-e", f"print URI.open('{WEB}').read"],
     "php": ["php", "-r", f"echo file_get_contents('{WEB}');"],
-    "java": ["java", "Get.java", WEB],
+    "java": ["java", QUICK_JAVA, "Get.java", WEB],
     "rclone": ["rclone", "-q", "copyurl", "--stdout", WEB],
     "node": [
         "node",
