@@ -13,6 +13,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from itertools import count, repeat
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -247,6 +248,7 @@ def _upgrade_with_deflate(connection: socket.socket, where: Path) -> None:
     drain(connection, where)
 
 
+@cache
 def _message_of_zeros(size: int) -> bytes:
     """A masked binary message, compressed by itself (RFC 7692)."""
     compressor = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
@@ -255,6 +257,11 @@ def _message_of_zeros(size: int) -> bytes:
     return b"\xc2\xfe" + struct.pack(">H", len(packed)) + bytes(4) + packed
 
 
+def _pour_messages_of_zeros(connect: Connect, where: Path) -> None:
+    _pour_websocket(_message_of_zeros(8 << 20))(connect, where)
+
+
+@cache
 def _gzip_bombs(coding: str, size: int) -> bytes:
     """A request whose small body decodes to so many zeros."""
     body = gzip.compress(bytes(size), 9)
@@ -264,25 +271,34 @@ def _gzip_bombs(coding: str, size: int) -> bytes:
     return head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
+def _pour_gzip_bombs(coding: str, size: int) -> Callable[[Connect, Path], None]:
+    """They are made when they are sent: to compress that much takes a third of a second."""
+
+    def run(connect: Connect, _where: Path) -> None:
+        pour(connect(), b"", _gzip_bombs(coding, size))
+
+    return run
+
+
 _MASKED_EMPTY: Final = b"\x82\x80\0\0\0\0"
 
 FLOODS: Final[tuple[Flood, ...]] = (
     Flood(
         name="ws-deflate-bomb",
         title="WebSocket: messages of 8 KB that inflate to 8 MB (for --payload)",
-        client=_pour_websocket(_message_of_zeros(8 << 20)),
+        client=_pour_messages_of_zeros,
         server=_upgrade_with_deflate,
     ),
     Flood(
         name="gzip-bomb",
         title="HTTP/1: requests of 1 KB whose bodies decode to 1 MB (for --payload)",
-        client=client_pours(b"", _gzip_bombs("gzip", 1 << 20)),
+        client=_pour_gzip_bombs("gzip", 1 << 20),
         server=_answer_each_post,
     ),
     Flood(
         name="gzip-gzip-bomb",
         title="HTTP/1: tiny requests whose bodies decode to 100 MB in two steps (for --payload)",
-        client=client_pours(b"", _gzip_bombs("gzip, gzip", 100 << 20)),
+        client=_pour_gzip_bombs("gzip, gzip", 100 << 20),
         server=_answer_each_post,
     ),
     Flood(
