@@ -48,7 +48,9 @@ from mitml4.lab.network import (
     LabNetwork,
 )
 from mitml4.lab.snapshot import difference, take_snapshot
+from mitml4.net import netlink
 from mitml4.net.netns import NetNamespace
+from mitml4.net.owner.diag import INET_REQUEST, SOCK_DIAG_BY_FAMILY
 from tests.e2e import forked
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +58,8 @@ TIMEOUT_S = 10.0
 """How long a word of either end may take before a test says that it will not come."""
 SLOW_S = 60.0
 """How long what shows nothing by its speed may take: a start, an end, an event."""
+
+NETLINK_SOCK_DIAG, TCP_LISTEN = 4, 10  # linux/netlink.h, net/tcp_states.h
 
 HOST = "www.example"
 
@@ -76,16 +80,24 @@ def poll(condition: Callable[[], Any], what: str) -> Any:
     return value
 
 
-def listening_ports(pid: int) -> set[int]:
-    """TCP ports that are listened on in a process's network namespace; none if it has ended."""
-    ports = set()
-    with suppress(OSError):
-        for name in ("tcp", "tcp6"):
-            for line in Path(f"/proc/{pid}/net", name).read_text().splitlines()[1:]:
-                row = line.split()
-                if row[3] == "0A":
-                    ports.add(int(row[1].rpartition(":")[2], 16))
-    return ports
+def open_diag(namespace: NetNamespace) -> socket.socket:
+    """A socket for `listening_ports` in that namespace."""
+    return namespace.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, NETLINK_SOCK_DIAG)
+
+
+def listening_ports(diag: socket.socket) -> set[int]:
+    """TCP ports that are listened on. /proc/net/tcp would tell too, but to write it the kernel goes
+    through a table for the connections of all namespaces, which takes milliseconds."""
+    bodies = [
+        body
+        for family in (socket.AF_INET, socket.AF_INET6)
+        for body in netlink.dump(
+            diag,
+            SOCK_DIAG_BY_FAMILY,
+            INET_REQUEST.pack(family, socket.IPPROTO_TCP, 0, 1 << TCP_LISTEN, bytes(48)),
+        )
+    ]
+    return {int.from_bytes(body[4:6], "big") for body in bodies}  # struct inet_diag_msg
 
 
 # --- programs ----------------------------------------------------------------------------------
@@ -111,10 +123,13 @@ def running(
     """A server as a separate process, listening; killed afterwards, with all its children."""
     settings = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL} | options
     command = in_a_world_of_its_own(hosts, argv)
-    with namespace.popen(command, stderr=subprocess.PIPE, **settings) as process:
+    with (
+        open_diag(namespace) as diag,
+        namespace.popen(command, stderr=subprocess.PIPE, **settings) as process,
+    ):
         try:
             poll(
-                lambda: process.poll() is not None or port in listening_ports(process.pid),
+                lambda: process.poll() is not None or port in listening_ports(diag),
                 f"{argv[0]} listens on {port}",
             )
             if process.poll() is not None:
@@ -404,8 +419,7 @@ class _Validator:
 
     def validate(self, event: dict[str, Any]) -> None:
         if not self._validators:
-            text = subprocess.check_output([sys.executable, "-m", "mitml4", "schema"], cwd=ROOT)
-            schema = json.loads(text)
+            schema = json.loads(forked.run(["schema"], cwd=ROOT).stdout)
             jsonschema_rs.meta.validate(schema)
             # An event is one of these, and its type says which: so an error names the field.
             for each in schema.pop("oneOf"):

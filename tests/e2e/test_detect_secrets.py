@@ -16,7 +16,7 @@ import mitml4
 from mitml4.lab.certificates import LabAuthority
 from mitml4.net.netns import NetNamespace
 from tests.e2e import forked
-from tests.e2e.conftest import listening_ports, poll
+from tests.e2e.conftest import listening_ports, open_diag, poll
 
 TIMEOUT_S = 10.0
 PORT = 8443
@@ -65,7 +65,8 @@ def captured(
     tcpdump: subprocess.Popen[bytes] | None = None
     try:
         # Without a connection to it, whose end tcpdump might see.
-        poll(lambda: PORT in listening_ports(server.pid), "openssl s_server listens")
+        with open_diag(namespace) as diag:
+            poll(lambda: PORT in listening_ports(diag), "openssl s_server listens")
         tcpdump = start(namespace, "tcpdump", "-i", "lo", "-U", "-Z", "root", "-w", str(capture))
         assert tcpdump.stderr is not None
         while b"listening on" not in (line := tcpdump.stderr.readline()):
