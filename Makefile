@@ -83,10 +83,11 @@ PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --dist worksteal --nump
 # The tests start mitml4 hundreds of times; without this, compiling would take half of each start.
 COMPILE := $(BIN)/python -m compileall -q mitml4
 
+# One process more than cores: these tests seldom wait, and each process has to collect them all.
 unit: .venv/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS)
 	@$(COMPILE)
-	$(PYTEST) $$((2 * $(CORES))) --ignore tests/e2e --ignore tests/machine
+	$(PYTEST) $$(($(CORES) + 1)) --ignore tests/e2e --ignore tests/machine
 
 # More processes than cores, because these tests wait for other programs half of the time.
 # With sudo, write nothing into the source tree, because its files would belong to root.

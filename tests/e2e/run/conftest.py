@@ -175,7 +175,7 @@ class Python:
     path: str
 
     def works(self) -> bool:
-        trial = [*AS_NOBODY, self.program, "-c", "import mitml4.session.run"]
+        trial = [*AS_NOBODY, self.program, "-c", "import OpenSSL.SSL, mitml4.session"]
         env = {"PATH": os.environ["PATH"], "PYTHONPATH": self.path}
         try:
             return subprocess.run(trial, env=env, cwd="/", capture_output=True).returncode == 0
