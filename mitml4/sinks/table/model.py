@@ -35,6 +35,7 @@ from mitml4.model.urls import split_url
 from mitml4.printable import printable
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.http.events import HttpRequest, HttpResponse
+from mitml4.protocols.policy import NOT_ALLOWED
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.protocols.registry import EVENT_TYPES
 from mitml4.screen.columns import join_stack
@@ -86,6 +87,8 @@ class Row:
     """The name of the process that has connected, where it is known."""
     info: str = ""
     """The last request, or the failure."""
+    refusal: str = ""
+    """What of it was refused last, and why."""
     request: tuple[int, str] | None = None
     """The stream of the last request, and its text."""
     measured_at: float | None = None
@@ -298,6 +301,8 @@ class TableModel:
             case FlowError():
                 row.info = _shown(f"{event.side}: {event.reason}")
                 row.state = "failed"
+                if (event.side, event.stage, event.kind) == ("client", "relay", "refused"):
+                    row.refusal = _shown(event.reason)
             case FlowClose():
                 self._move(row, event.bytes_up, event.bytes_down)
                 _close(row, event)
@@ -344,6 +349,9 @@ def _close(row: Row, event: FlowClose) -> None:
     row.rate = None
     if event.reason in ("blocked", "denied"):
         row.state, row.info = "blocked", event.reason
+        plain = f"{Target(row.server, row.port)} is {NOT_ALLOWED}"
+        if row.refusal not in ("", plain):  # not what the line says anyway
+            row.info = f"{event.reason}: {row.refusal}"
     elif event.reason not in FAILURES:
         row.state = "closed" if row.state == "open" else row.state
     elif row.state == "open":

@@ -181,6 +181,22 @@ def applied(what: str) -> RuleApplied:
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("198.51.100.7:443 is not in --allow", "denied"),
+        ("b.test:443 is not in --allow", "denied: b.test:443 is not in --allow"),
+        ("TLS that is not opened (pinned)", "denied: TLS that is not opened (pinned)"),
+    ],
+)
+def test_why_a_flow_was_denied_is_told_unless_its_server_says_it(reason: str, said: str) -> None:
+    refused = FlowError(
+        flow=1, depth=0, side="client", stage="relay", kind="refused", reason=reason
+    )
+    row = after(opened(), refused, request(1, "/"), closed("denied"))
+    assert (row.state, row.info) == ("blocked", said)
+
+
 def test_the_bytes_of_an_open_flow_are_measured_and_their_rate() -> None:
     model = TableModel()
     model.add(opened())
