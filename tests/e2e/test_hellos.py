@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import threading
 from contextlib import suppress
+from functools import cache
 
 import pytest
 
@@ -148,12 +149,23 @@ BROWSERS = {
 }
 
 
+@pytest.fixture(scope="module")
+def said_first(client, tmp_path_factory):
+    """The hello of a browser, which is started once for both engines."""
+
+    @cache
+    def say(name):
+        return hello_of_browser(client, BROWSERS[name][0], tmp_path_factory.mktemp(name))
+
+    return say
+
+
 @pytest.mark.parametrize("name", BROWSERS)
-def test_what_a_browsers_hello_loses_is_named(recorder, client, session, engine, tmp_path, name):
+def test_what_a_browsers_hello_loses_is_named(recorder, client, session, engine, said_first, name):
     argv, lost = BROWSERS[name]
     if shutil.which(argv[0]) is None:
         pytest.skip(f"only Debian has {argv[0]} as a package")
-    hello = hello_of_browser(client, argv, tmp_path)
+    hello = said_first(name)
     watch = session.watch()
     with client.connect(SERVER_V4, recorder.port) as sock:
         sock.sendall(hello)
