@@ -588,8 +588,18 @@ def serve_client(lab: LabNetwork, hosts: Path) -> Iterator[Callable[..., subproc
     yield from _serving(lab.client, hosts)
 
 
+@pytest.fixture(scope="session")
+def big_file() -> Iterator[Path]:
+    """24 MiB, beside the modules' directories, for links to it."""
+    with tempfile.NamedTemporaryFile(prefix="mitml4-tests-") as file:
+        file.write(os.urandom(1 << 20) * 24)
+        file.flush()
+        os.chmod(file.name, 0o644)
+        yield Path(file.name)
+
+
 @pytest.fixture(scope="module")
-def nginx(serve: Callable[..., None], files: Path, identity: Identity) -> Path:
+def nginx(serve: Callable[..., None], files: Path, identity: Identity, big_file: Path) -> Path:
     """nginx: 80 plain; 443 h2 and http/1.1; 444 TLS 1.2 and http/1.1 only. Returns its root, which
     takes PUT requests too."""
     web = files / "web"
@@ -597,7 +607,7 @@ def nginx(serve: Callable[..., None], files: Path, identity: Identity) -> Path:
     web.chmod(0o777)
     (web / "put").chmod(0o777)
     (web / "index.html").write_text("hello from nginx\n")
-    (web / "big").write_bytes(os.urandom(1 << 20) * 24)
+    (web / "big").hardlink_to(big_file)
     config = files / "nginx.conf"
     config.write_text(f"""
         daemon off; master_process off; worker_processes 1; pid {files}/nginx.pid;
