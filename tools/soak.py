@@ -44,8 +44,8 @@ UNCHANGING: Final = ROOT / "tools" / "unchanging"
 
 MORE_BYTES: Final = 32 << 20
 """What a session may have more at its end than after its first calm: what its caches hold."""
-IDLE_PIPES: Final = 2 * 2 * 64
-"""Ends of pipes that `net.splice.PipePool` keeps, of two workers."""
+IDLE_PIPES: Final = 3 * 2 * 64
+"""Ends of pipes that `net.splice.PipePool` keeps, of three processes."""
 QUIET_S: Final = 90.0
 """How long flows may stay open after their clients have gone: TCP repeats what was lost later and
 later."""
@@ -83,24 +83,25 @@ def _all_outputs(disk: Path) -> Sequence[str]:
         "--pcap-plain": "plain",
         "--keylog": "k",
     }
-    written = [part for option, name in files.items() for part in (option, str(disk / name))]
+    written = ["--workers", "2"]
+    written += [part for option, name in files.items() for part in (option, str(disk / name))]
     edits = ["--script", str(UNCHANGING / "identity.py"), "--rules", str(UNCHANGING / "never.toml")]
     return [*written, *edits, "--payload", "--headers"]
 
 
 STAGES: Final = {
-    "plain": Stage(6, (*LINK, *OTHERS)),
+    "plain": Stage(6, (*LINK, *OTHERS), lambda _: ("--workers", "1")),
     "outputs": Stage(4, (*LINK, *OTHERS, "full disk"), _all_outputs, code=1),
     "workers": Stage(
         3,
         (*LINK, *OTHERS, "killed workers"),
-        lambda _: ("--workers", "2"),
+        lambda _: ("--workers", "3"),
         tolerated=("the worker process that carried it has ended",),
     ),
     "limits": Stage(
         3,
         (*LINK, *OTHERS, "descriptors"),
-        lambda _: ("--tls-engine", "openssl"),
+        lambda _: ("--workers", "1", "--tls-engine", "openssl"),
         LIMITED,
         tolerated=(os.strerror(errno.EMFILE),),
     ),
