@@ -1,8 +1,9 @@
 """Which process carries the next flow: the session itself, or one of its workers.
 
-It is the one with the fewest flows of which no layer is known yet, since these are the work that
-lies ahead; then the one that has the fewest open. A process that is busy otherwise, as the session
-is with the events of all, keeps its flows longer in that state, so it gets fewer.
+Flows of which no layer is known yet are the work that lies ahead. A process that is busy otherwise,
+as the session is with the events of all, keeps its flows longer in that state, so it gets fewer.
+Flows that are open may be idle, so a large difference in their number says nothing: a process that
+has just been started need not carry all that come.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from mitml4.sinks.updates import Published
 
 __all__ = ["Balance", "Carrier"]
 
+_MAX_DIFFERENCE: Final = 16
+"""So many open flows more count."""
+
 
 class Carrier:
     """A process that carries flows."""
@@ -25,9 +29,10 @@ class Carrier:
         self.open: set[int] = set()
         self.begun = 0
 
-    @property
-    def load(self) -> tuple[int, int, int]:
-        return len(self.starting), len(self.open), self.begun
+    def load(self, fewest: int) -> tuple[int, int]:
+        """What it has to do; `fewest` flows are open in any process."""
+        more = min(len(self.open) - fewest, _MAX_DIFFERENCE)
+        return len(self.starting) + more, self.begun
 
 
 class Balance:
@@ -44,7 +49,9 @@ class Balance:
     def choose(self, number: int, workers: Iterable[Carrier]) -> Carrier:
         """Who carries this flow. The number 0 is that of flows that publish nothing: these are not
         counted."""
-        carrier = min((self.here, *workers), key=lambda each: each.load)
+        carriers = (self.here, *workers)
+        fewest = min(len(each.open) for each in carriers)
+        carrier = min(carriers, key=lambda each: each.load(fewest))
         carrier.begun += 1
         if number:
             carrier.starting.add(number)

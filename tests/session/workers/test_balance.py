@@ -12,28 +12,37 @@ def close(flow):
     return FlowClose(flow=flow, stack=(), reason="closed", bytes_up=0, bytes_down=0, duration_s=0.0)
 
 
-def test_flows_go_where_the_fewest_start_then_where_the_fewest_are_open():
+def test_flows_go_where_the_fewest_are_open_and_those_that_start_count_twice():
     balance, worker = Balance(), Carrier()
     here = balance.here
     assert [balance.choose(n, [worker]) for n in (1, 2, 3)] == [here, worker, here]
-    balance.publish(layer(1))
-    balance.publish(layer(3))
-    assert balance.choose(4, [worker]) is here  # it has none that starts, though more are open
-    balance.publish(layer(2))
-    balance.publish(layer(4))
-    assert (here.load, worker.load) == ((0, 3, 3), (0, 1, 1))
-    assert balance.choose(5, [worker]) is worker
-    balance.publish(close(5))
-    for number in (1, 3, 4):
+    assert balance.choose(4, [worker]) is worker
+    for number in (1, 3):
+        balance.publish(layer(number))
+    assert balance.choose(5, [worker]) is here  # 2 open, none starts; the worker's 2 do
+    assert balance.choose(6, [worker]) is worker  # one more is open here, and one starts
+    assert balance.choose(7, [worker]) is here
+    for number in (1, 3, 5, 7):
         balance.publish(close(number))
-    assert (here.load, worker.load) == ((0, 0, 3), (0, 1, 2))
-    assert balance.choose(6, [worker]) is here
+    assert (len(here.open), len(worker.open)) == (0, 3)
+    assert balance.choose(8, [worker]) is here
+
+
+def test_a_process_that_has_just_been_started_does_not_get_all_flows():
+    balance, worker = Balance(), Carrier()
+    for number in range(1, 1001):
+        balance.choose(number, [])
+        balance.publish(layer(number))
+    chosen = [balance.choose(number, [worker]) for number in range(2000, 2050)]
+    assert chosen[:8] == [worker] * 8
+    assert 15 < chosen.count(balance.here) < 25
 
 
 def test_flows_that_publish_nothing_are_not_counted_as_open():
     balance, worker = Balance(), Carrier()
     assert [balance.choose(0, [worker]) for _ in range(4)] == [balance.here, worker] * 2
-    assert (balance.here.load, worker.load) == ((0, 0, 2), (0, 0, 2))
+    assert not balance.here.open
+    assert not worker.open
 
 
 def test_without_workers_the_session_is_all_there_is():
@@ -41,4 +50,4 @@ def test_without_workers_the_session_is_all_there_is():
     assert balance.choose(1, []) is balance.here
     balance.publish(close(1))
     balance.publish(close(1))
-    assert balance.here.load == (0, 0, 1)
+    assert not balance.here.open
