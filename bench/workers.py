@@ -1,9 +1,8 @@
 """`python -m bench.workers`: what connections and requests cost in one process and in two.
 
-All processes of the session share one core, and the lab's client and server have the others, so
-that each process of the session always has more to do: one that waits for each request wakes for
-each. The CPU time of each process is measured, and what follows from it for two cores that carry
-nothing else: as many a second as the busiest process can, and as both cores can together.
+Each process that carries flows has a core of its own, which it shares with the lab's client and
+server. All always have more to do: one that waits for each request wakes for each. So what follows
+for two cores that carry nothing else is as many a second as the CPU time of both allows.
 """
 
 from __future__ import annotations
@@ -63,14 +62,19 @@ _LOADS: Final[dict[str, Callable[[Lab, Standing], int]]] = {
 
 def _processes(session: int) -> list[int]:
     """The session, and what it has started, whose parent is this process."""
-    return [each for each in tree(os.getpid()) if each == session or _is_worker(each)]
+    return [each for each in tree(os.getpid()) if each == session or _is(each)]
 
 
-def _is_worker(pid: int) -> bool:
+def _is(pid: int, what: bytes = b"") -> bool:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"mitml4: ")
+        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"mitml4: " + what)
     except OSError:
         return False
+
+
+def _carrying(session: int) -> list[int]:
+    """Those of them that carry flows: not the one that starts workers."""
+    return [each for each in _processes(session) if each == session or _is(each, b"worker")]
 
 
 def _cpu_s(pid: int) -> dict[int, float]:
@@ -99,8 +103,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
     become_subreaper()  # the parent of workers
-    own, *others = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, others)
+    cores = sorted(os.sched_getaffinity(0))
     costs: dict[tuple[str, str], list[list[float]]] = {}
     memory: dict[str, list[float]] = {}
     with Lab.open(1 << 20, CONGESTION_CONTROL) as lab:
@@ -108,10 +111,9 @@ def main() -> None:
             for peer in (Mitml4One(), _Several()):
                 with peer.standing(lab) as standing:
                     assert standing.pid
-                    for process in _processes(standing.pid):
-                        os.sched_setaffinity(process, (own,))
+                    for core, process in zip(cores, _carrying(standing.pid), strict=False):
                         for thread in Path(f"/proc/{process}/task").iterdir():
-                            os.sched_setaffinity(int(thread.name), (own,))
+                            os.sched_setaffinity(int(thread.name), (core,))
                     _connections(lab, standing)
                     for what, load in _LOADS.items():
                         cost = _cost(standing.pid, partial(load, lab, standing))
@@ -121,9 +123,7 @@ def main() -> None:
     for what in _LOADS:
         one = [sum(cost) for cost in costs[Mitml4One.name, what]]
         several = costs[_Several.name, what]
-        times = [
-            alone / max(sum(cost) / _CORES, *cost) for alone, cost in zip(one, several, strict=True)
-        ]
+        times = [alone / (sum(cost) / _CORES) for alone, cost in zip(one, several, strict=True)]
         print(
             f"{what}: {statistics.median(one):.0f} µs by one process, "
             f"{statistics.median(map(sum, several)):.0f} µs with {_CORES} processes, "
