@@ -6,6 +6,7 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 
 from mitml4.hooks.channel import Channel
 from mitml4.hooks.wire import Frame
@@ -25,6 +26,7 @@ def test_frames_arrive_whole_and_in_order_whatever_waits() -> None:
                 assert sender.has_unsent
                 nursery.start_soon(sender.write)
                 assert [await receiver.read(1 << 20) for _ in sent] == sent
+                await trio.testing.wait_all_tasks_blocked()  # the writer has seen that, too
                 sender.send(Frame({"id": "last"}))
                 assert not sender.has_unsent  # it was sent at once
                 ours.shutdown(socket.SHUT_WR)
