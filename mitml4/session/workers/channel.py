@@ -47,6 +47,7 @@ class Channel:
         """What the socket has no room for, and the descriptors that go with it."""
         self.unsent_bytes = 0
         self._news = trio.Event()
+        self._all_sent = trio.Event()
         self._read = bytearray()
         self._descriptors: deque[int | None] = deque()
         self._is_broken = False
@@ -122,6 +123,7 @@ class Channel:
                 self._write()
                 if self._unsent and self._unsent[0][1] is not None:
                     await trio.sleep(_GATHER_S)  # it may wait for those that are on their way
+            self._all_sent.set()
 
     async def receive(self) -> list[tuple[Message, int | None]]:
         """The next messages, each with its descriptor; None: there is none, or this process may
@@ -173,13 +175,13 @@ class Channel:
         return found
 
     async def finish(self) -> None:
-        """Send everything, for some seconds at most."""
-        with trio.move_on_after(_LAST_S):
-            if self._gathered:
-                self._flush(None)
-            while self._unsent:
-                await trio.lowlevel.wait_writable(self._socket)
-                self._write()
+        """Send everything, for some seconds at most; `run` does what has to wait."""
+        if self._gathered:
+            self._flush(None)
+        if self._unsent:
+            self._all_sent = trio.Event()
+            with trio.move_on_after(_LAST_S):
+                await self._all_sent.wait()
 
     def close(self) -> None:
         """Whoever waits for messages has to be cancelled before."""

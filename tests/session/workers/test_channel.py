@@ -5,6 +5,7 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 
 from mitml4.session.workers.channel import Channel, channel_pair
 
@@ -42,6 +43,27 @@ async def test_what_is_gathered_alone_goes_too(ends):
     ours, other = ends
     ours.gather(("event", 1))
     assert await take(other, 1) == [(("event", 1), None)]
+
+
+@pytest.mark.parametrize("is_waiting", [False, True])
+async def test_everything_is_sent_in_the_end(ends, is_waiting):
+    ours, other = ends
+    messages = [("event", number, bytes(100_000)) for number in range(50)]
+    for each in messages:
+        ours.send(*each) if is_waiting else ours.gather(each)
+    if is_waiting:
+        await trio.testing.wait_all_tasks_blocked()  # until there is room for more
+    ours.gather(("last",))
+    found = []
+    async with trio.open_nursery() as nursery:
+
+        async def take_all():
+            found.extend(await take(other, len(messages) + 1))
+
+        nursery.start_soon(take_all)
+        await ours.finish()
+        assert not ours.unsent_bytes
+    assert [message for message, _ in found] == [*messages, ("last",)]
 
 
 async def test_each_descriptor_comes_with_its_message(ends):
