@@ -60,32 +60,23 @@ _LOADS: Final[dict[str, Callable[[Lab, Standing], int]]] = {
 }
 
 
-def _processes(session: int) -> list[int]:
-    """The session, and what it has started, whose parent is this process."""
-    return [each for each in tree(os.getpid()) if each == session or _is(each)]
-
-
-def _is(pid: int, what: bytes = b"") -> bool:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"mitml4: " + what)
-    except OSError:
-        return False
-
-
 def _carrying(session: int) -> list[int]:
-    """Those of them that carry flows: not the one that starts workers."""
-    return [each for each in _processes(session) if each == session or _is(each, b"worker")]
+    """The processes of a session that carry flows: not the one that starts workers."""
+    return [each for each in tree(session) if each == session or _is_worker(each)]
+
+
+def _is_worker(pid: int) -> bool:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"mitml4: worker")
 
 
 def _cpu_s(pid: int) -> dict[int, float]:
     return {
-        each: parse_cpu_ticks(Path(f"/proc/{each}/stat").read_text()) / _TICKS
-        for each in _processes(pid)
+        each: parse_cpu_ticks(Path(f"/proc/{each}/stat").read_text()) / _TICKS for each in tree(pid)
     }
 
 
 def _private_mb(pid: int) -> Iterator[float]:
-    for each in _processes(pid):
+    for each in tree(pid):
         lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
         yield sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
 
