@@ -216,10 +216,10 @@ class Mitml4Filter(Mitml4):
 
 @dataclass(frozen=True, slots=True)
 class Mitml4OpenSsl(Mitml4):
-    """The same with OpenSSL's TLS on both sides, in place of the bridge."""
+    """In one process, with OpenSSL's TLS on both sides, in place of the bridge."""
 
     name: ClassVar[str] = "mitml4-openssl"
-    options: ClassVar[tuple[str, ...]] = ("--tls-engine", "openssl")
+    options: ClassVar[tuple[str, ...]] = ("--workers", "1", "--tls-engine", "openssl")
 
 
 @dataclass(frozen=True, slots=True)
