@@ -7,6 +7,7 @@ them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import shutil
@@ -52,6 +53,8 @@ _WHILE_IT_RUNS: Final = frozenset({"socket", "count", "leave"})
 """The requests that are permitted while the command runs and the session reads bytes from the
 network."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+_LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+_PORT_TRIES: Final = 10
 
 AtEnd = Callable[[Sequence[bytes]], None]
 
@@ -195,20 +198,32 @@ def _bind_dns(*, with_v6: bool) -> list[socket.socket]:
     """Sockets for UDP and TCP, on one port of 127.0.0.1 and ::1.
 
     Not on the wildcard address: answers would have another source address than the destination of
-    the queries.
+    the queries. The port that the kernel chooses for one may be another socket's of ours.
     """
-    first = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    first.bind(("127.0.0.1", 0))
-    port = first.getsockname()[1]
-    sockets = [first, socket.socket(socket.AF_INET, socket.SOCK_STREAM)]
-    sockets[1].bind(("127.0.0.1", port))
-    if with_v6:
+    for tries_left in reversed(range(_PORT_TRIES)):
+        with contextlib.ExitStack() as opened:
+            try:
+                sockets = _bind_one_port(opened, with_v6=with_v6)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not tries_left:
+                    raise
+            else:
+                opened.pop_all()
+                return sockets
+    raise AssertionError
+
+
+def _bind_one_port(opened: contextlib.ExitStack, *, with_v6: bool) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    port = 0
+    for family, ip in _LOOPBACK if with_v6 else _LOOPBACK[:1]:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
-            sockets.append(socket.socket(socket.AF_INET6, kind))
-            sockets[-1].bind(("::1", port))
-    for sock in sockets:
-        if sock.type == socket.SOCK_STREAM:
-            sock.listen(128)
+            sock = opened.enter_context(socket.socket(family, kind))
+            sock.bind((ip, port))
+            port = sock.getsockname()[1]
+            if kind == socket.SOCK_STREAM:
+                sock.listen(128)
+            sockets.append(sock)
     return sockets
 
 
