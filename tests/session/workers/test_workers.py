@@ -10,7 +10,6 @@ import pytest
 import trio
 
 from mitml4.address import Address
-from mitml4.crypto.suites import suite_of
 from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
@@ -27,7 +26,6 @@ from mitml4.session.workers.channel import Channel, channel_pair
 from mitml4.session.workers.sharing import MemoryShare
 from mitml4.session.workers.starter import Starter
 from mitml4.session.workers.workers import Workers
-from mitml4.tls.bridge.tickets import Ticket
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
@@ -36,16 +34,6 @@ from mitml4.tls.verify import Verifier
 
 CLIENT = Address("192.0.2.1", 1000)
 SERVER = Address("198.51.100.2", 443)
-TICKET = Ticket(
-    version=0x0303,
-    server_ticket=bytes(64),
-    server_secret=b"server",
-    client_secret=b"client",
-    cipher_suite=0xC02B,
-    suite=suite_of(0x1301),
-    site="a",
-    seen=None,
-)
 FIRST_PID = 1 << 30
 SHARE = MemoryShare(bodies=3, payload=None, pipes=2)
 
@@ -215,13 +203,13 @@ async def test_a_flow_begins_at_a_worker_and_is_told_to_it(house, nursery):
     nursery.cancel_scope.cancel()
 
 
-async def test_workers_are_started_once_the_session_carries_enough(nursery):
+async def test_workers_are_started_once_the_session_carries_enough(nursery, ticket):
     async with running(House(alone_up_to=2)) as house:
         for number in (1, 2):
             assert isinstance(house.begin(nursery, number), Flow)
         await trio.testing.wait_all_tasks_blocked()
         assert not house.starter.started
-        ours = house.interceptor.tickets.issue(TICKET, 60)
+        ours = house.interceptor.tickets.issue(ticket, 60)
         for number in (3, 4):
             assert isinstance(house.begin(nursery, number), Flow)
         one, other = await started(house)
@@ -232,7 +220,7 @@ async def test_workers_are_started_once_the_session_carries_enough(nursery):
         assert house.shared_by == 3
         assert not isinstance(house.begin(nursery, 5), Flow)
         await heard(one, "begin")
-        later = house.interceptor.tickets.issue(TICKET, 60)
+        later = house.interceptor.tickets.issue(ticket, 60)
         (_, told_ticket, _), _ = await heard(other, "ticket")
         assert told_ticket == later
         nursery.cancel_scope.cancel()
