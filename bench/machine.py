@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mitml4.session.doctor.interpreter import is_optimized
+
 __all__ = ["details"]
 
 
@@ -23,11 +25,15 @@ def details() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9:.0f} GB",
         "load average at start": _load(),
-        "Python": f"{platform.python_version()} ({ssl.OPENSSL_VERSION})",
+        "Python": f"{platform.python_version()}{_build()} ({ssl.OPENSSL_VERSION})",
         "mitml4 commit": _commit(),
         "server": _first_line("nginx", "-v"),
         "client": " ".join(_first_line("curl", "--version").split()[:2]),
     }
+
+
+def _build() -> str:
+    return "" if is_optimized() else ", built without optimization: it is slower"
 
 
 def _load() -> str:

@@ -13,6 +13,7 @@ from mitml4.net.trial.rehearsal import Settings
 from mitml4.session.doctor.authority import check_authority
 from mitml4.session.doctor.check import Check, State, as_root
 from mitml4.session.doctor.environment import Rehearsals, check_environment
+from mitml4.session.doctor.interpreter import check_interpreter
 from mitml4.session.doctor.kernel import check_features, check_user_namespaces
 from mitml4.session.doctor.prerequisites import TOOLS, Power, check_privilege, check_tool
 
@@ -38,6 +39,7 @@ def examine(ca_dir: Path | None = None) -> Iterator[Check]:
     yield from check_features(rehearsals.bare, missing)
     yield users
     yield from tools
+    yield check_interpreter()
     yield check_privilege(power)
     yield from (environment := list(check_environment(rehearsals)))
     yield from check_authority(ca_dir)
