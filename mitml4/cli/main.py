@@ -13,7 +13,8 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Final, NoReturn
 
@@ -190,12 +191,22 @@ def run(arguments: Sequence[str]) -> int:
         return shell_complete(cli, {}, PROGRAM, COMPLETE_VARIABLE, instruction)
     console = Console()
     try:
-        with cli.make_context(PROGRAM, list(arguments), obj=console) as context:
+        with _helped(), cli.make_context(PROGRAM, list(arguments), obj=console) as context:
             outcome = cli.invoke(context)
         console.data("")
     except BaseException as error:
         return _answer(_worst(error), console)
     return ExitCode.DONE if outcome is None else int(outcome)
+
+
+@contextmanager
+def _helped() -> Iterator[None]:
+    """Leave no process behind that the command has started to help it."""
+    try:
+        yield
+    finally:
+        if processes := sys.modules.get("mitml4.net.processes"):  # few commands start any
+            processes.wait_for_helpers()
 
 
 def _answer(error: BaseException, console: Console) -> int:

@@ -55,7 +55,7 @@ def start_supervisor(options: RunnerOptions) -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         try:
-            if processes.fork_orphan():
+            if not processes.fork_helper(ours):
                 _serve(theirs, options)
         except MachineError:
             ours.close()
@@ -190,7 +190,7 @@ class _Supervisor:
     def _kill_orphans(self) -> None:
         """Kill what ended processes have left."""
         kept = {process.pid for process in self._running.values()}
-        while orphans := set(_children()) - kept:
+        while orphans := set(processes.children()) - kept:
             for pid in orphans:
                 try:
                     os.kill(pid, signal.SIGKILL)
@@ -219,14 +219,6 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         process.kill()
-
-
-def _children() -> list[int]:
-    task = f"/proc/self/task/{os.getpid()}/children"
-    try:
-        return [int(pid) for pid in Path(task).read_text().split()]
-    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
-        return []
 
 
 def _reason(code: int) -> str:

@@ -233,6 +233,7 @@ async def _stop(process: subprocess.Popen[Any]) -> None:
             await trio.to_thread.run_sync(process.wait, abandon_on_cancel=True)
         if timeout.cancelled_caught:
             process.kill()
+            process.wait()
 
 
 async def _read_events(

@@ -3,6 +3,7 @@
 A helper is forked while this process has one thread. It answers one request at a time on a channel
 (a SOCK_SEQPACKET pair; JSON, with descriptors attached), and ends when the other end of the channel
 is closed, for whatever reason. It never uses the terminal, and runs in a separate session (setsid).
+Who closes its channel long before this process ends waits for it (`processes.wait_for_helper`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NoReturn, TypeAlias
 
+from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, limit_hint
 from mitml4.net import processes
 
-__all__ = ["Answer", "ask", "send", "serve", "start"]
+__all__ = ["Answer", "Helper", "ask", "send", "serve", "start"]
 
 _MAX_MESSAGE: Final = 65536
 _MAX_DESCRIPTORS: Final = 16
@@ -26,22 +28,32 @@ Answer: TypeAlias = tuple[dict[str, Any], list[int]]
 Serve: TypeAlias = Callable[[str, dict[str, Any], list[int]], Answer]
 
 
-def start(
-    work: Callable[[socket.socket], NoReturn], *, keep: Iterable[int] = ()
-) -> tuple[socket.socket, Answer]:
-    """Fork a helper that is nobody's child, and does `work` with its end of the channel; it keeps
-    these descriptors, and no others. Returns our end, and the helper's first answer. Raises
-    OSError, MachineError as the helper did."""
+@dataclass(frozen=True, slots=True)
+class Helper:
+    """One that was started."""
+
+    channel: socket.socket
+    """Our end."""
+    pid: int
+    answer: dict[str, Any]
+    descriptors: list[int]
+    """Its first answer."""
+
+
+def start(work: Callable[[socket.socket], NoReturn], *, keep: Iterable[int] = ()) -> Helper:
+    """Fork a helper that does `work` with its end of the channel; it keeps these descriptors, and
+    no others. Raises OSError, MachineError as the helper did."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = 0
     try:
         with theirs:
-            middle = processes.fork()
-            if not middle:
+            pid = processes.fork_helper(ours)
+            if not pid:
                 _work_in_child(work, theirs, keep)
-        os.waitpid(middle, 0)
-        return ours, _receive(ours)
+        return Helper(ours, pid, *_receive(ours))
     except BaseException:
         ours.close()
+        processes.wait_for_helper(pid)
         raise
 
 
@@ -49,9 +61,9 @@ def _work_in_child(
     work: Callable[[socket.socket], NoReturn], channel: socket.socket, keep: Iterable[int]
 ) -> NoReturn:
     try:
-        if processes.fork() == 0:
-            _leave_everything({channel.fileno(), *keep})
-            work(channel)
+        processes.close_descriptors({channel.fileno(), *keep})
+        os.chdir("/")
+        work(channel)
     except (MachineError, OSError) as error:
         send(channel, _failure(error), [])
     finally:
@@ -121,10 +133,3 @@ def _failure(error: MachineError | OSError) -> dict[str, Any]:
 
 def _lost() -> MachineError:
     return MachineError("a process that mitml4 needs has ended", hint="start it again")
-
-
-def _leave_everything(keep: Iterable[int]) -> None:
-    """Close all descriptors but these, and detach from the terminal."""
-    os.setsid()
-    processes.close_descriptors(keep)
-    os.chdir("/")

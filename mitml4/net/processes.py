@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import signal
+import socket
+import time
 import warnings
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, NoReturn
+from weakref import ref
 
 from mitml4.errors import MachineError
 from mitml4.net.libc import prctl
@@ -19,22 +24,26 @@ from mitml4.net.libc import prctl
 __all__ = [
     "become_subreaper",
     "become_user",
+    "children",
     "close_descriptors",
     "close_memory",
     "die_with_parent",
     "forbid_new_privileges",
     "fork",
-    "fork_orphan",
+    "fork_helper",
+    "has_only_helpers",
     "leave_init_behind",
     "mask_arguments",
     "show_as",
+    "wait_for_helper",
+    "wait_for_helpers",
+    "was_reaped",
 ]
 
 _PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_NAME: Final = 15
 _PR_SET_CHILD_SUBREAPER: Final = 36
-_PR_GET_CHILD_SUBREAPER: Final = 37
 _PR_SET_NO_NEW_PRIVS: Final = 38
 
 _FORWARDED: Final = (
@@ -42,6 +51,9 @@ _FORWARDED: Final = (
     *(signal.SIGUSR1, signal.SIGUSR2),
 )
 _SI_KERNEL: Final = 0x80  # asm-generic/siginfo.h
+
+_helpers: Final[dict[int, ref[socket.socket]]] = {}
+"""The helpers of this process that were not reaped, and our ends of their channels."""
 
 
 def fork() -> int:
@@ -54,43 +66,85 @@ def fork() -> int:
         raise MachineError(reason, hint="ulimit -u") from error
 
 
-def fork_orphan() -> bool:
-    """Start a process that is nobody's child, and in which this returns True. Signals of the
-    terminal do not reach it, and waiting for all children does not wait for it. It may only use
-    what no other thread has locked, and has to end with os._exit. Raises MachineError."""
-    was_subreaper = _is_subreaper()
-    prctl(_PR_SET_CHILD_SUBREAPER, 0)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
-            if middle := fork():
-                _, status = os.waitpid(middle, 0)
-            else:
-                _leave_an_orphan()
-    finally:
-        prctl(_PR_SET_CHILD_SUBREAPER, was_subreaper)
-    if not middle:
-        os.setsid()
-        return True
-    if status:
-        raise MachineError("cannot start a process", hint="ulimit -u")
-    return False
+def fork_helper(channel: socket.socket) -> int:
+    """Start a process that helps this one. Returns its process id, and 0 in the helper.
 
-
-def _leave_an_orphan() -> None:
-    """Returns in the orphan."""
-    try:
-        pid = os.fork()
-    except OSError:
-        os._exit(1)
+    `channel` is our end of a pair; the helper has to end when it reads the end of the other one,
+    with os._exit. Signals of the terminal do not reach it. It may only use what no other thread has
+    locked. Raises MachineError.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
+        pid = fork()
     if pid:
-        os._exit(0)
+        _helpers[pid] = ref(channel)
+    else:
+        _helpers.clear()  # they are its siblings
+        os.setsid()
+    return pid
+
+
+def wait_for_helpers(timeout_s: float = 5.0) -> None:
+    """End the helpers, also where an error has left their channels open, and reap them: they would
+    stay as zombies where PID 1 reaps nobody, as in many containers."""
+    deadline = time.monotonic() + timeout_s
+    for channel in _helpers.values():
+        if sock := channel():
+            with suppress(OSError):  # it is closed already
+                sock.shutdown(socket.SHUT_RDWR)
+    for pid in [*_helpers]:
+        wait_for_helper(pid, max(0.0, deadline - time.monotonic()))
+
+
+def wait_for_helper(pid: int, timeout_s: float = 5.0) -> None:
+    """Reap one whose channel was closed, if it was not reaped yet."""
+    if pid not in _helpers:
+        return
+    with suppress(OSError):  # no descriptor is left: wait however long it takes
+        descriptor = os.pidfd_open(pid)
+        try:
+            if not select.select([descriptor], (), (), timeout_s)[0]:
+                return
+        finally:
+            os.close(descriptor)
+    was_reaped(pid)
+    with suppress(ChildProcessError):
+        os.waitpid(pid, 0)
+
+
+def was_reaped(pid: int) -> None:
+    """Who waits for all children has reaped this one, which may have been a helper."""
+    _helpers.pop(pid, None)
+
+
+def has_only_helpers() -> bool:
+    """Whether no child of this process is anything but a helper; asked in its first thread, which
+    has the orphans too, if this is a subreaper."""
+    return _helpers.keys() >= {*children()}
+
+
+def children() -> list[int]:
+    """The children that the first thread of this process has, ended ones too as long as nobody has
+    waited for them. Nothing is missed, since only this process can make the list shorter."""
+    pid = os.getpid()
+    try:
+        return [*map(int, Path(f"/proc/self/task/{pid}/children").read_text().split())]
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        everybody = map(int, filter(str.isdigit, os.listdir("/proc")))
+        return [each for each in everybody if _parent(each) == pid]
+
+
+def _parent(pid: int) -> int:
+    """0: it has ended meanwhile."""
+    with suppress(OSError):
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return 0
 
 
 def leave_init_behind() -> None:
     """Where this process is PID 1 of a PID namespace (a container without an init), go on in a
-    child. Every orphan is a child of PID 1, so waiting for all children would wait for those of
-    `fork_orphan` too. PID 1 reaps them, forwards signals, and ends with the child.
+    child: to PID 1, signals do nothing by default, so it could not stop with its command
+    (pid_namespaces(7)). PID 1 reaps orphans, forwards signals, and ends with the child.
 
     Call it while there is one thread. Raises MachineError.
     """
@@ -121,12 +175,6 @@ def _reap_until_ended(child: int) -> None:
             os._exit(code if code >= 0 else 128 - code)
         if not pid:
             return
-
-
-def _is_subreaper() -> bool:
-    answer = ctypes.c_int()
-    prctl(_PR_GET_CHILD_SUBREAPER, ctypes.addressof(answer))
-    return bool(answer)
 
 
 def close_descriptors(kept: Iterable[int]) -> None:

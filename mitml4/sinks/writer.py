@@ -18,7 +18,7 @@ from typing import Final, NoReturn
 from mitml4.errors import MachineError
 from mitml4.net.capabilities import Capability
 from mitml4.net.confinement import confine
-from mitml4.net.processes import close_descriptors, fork_orphan
+from mitml4.net.processes import close_descriptors, fork_helper
 from mitml4.signals import ending_signals
 
 __all__ = ["Writer"]
@@ -45,7 +45,7 @@ class Writer:
         """
         self._channel, theirs = socket.socketpair()
         with theirs:
-            if fork_orphan():
+            if not fork_helper(self._channel):
                 _serve(theirs, obey, keep, descriptors)
         if self._channel.recv(len(_READY)) != _READY:
             self.close()

@@ -5,13 +5,23 @@ from __future__ import annotations
 import ast
 import os
 import signal
+import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from mitml4.errors import MachineError
-from mitml4.net.processes import become_subreaper, die_with_parent, fork
+from mitml4.net.processes import (
+    become_subreaper,
+    children,
+    die_with_parent,
+    fork,
+    fork_helper,
+    has_only_helpers,
+    wait_for_helpers,
+)
 from mitml4.net.trial.child import run_in_child
 
 TIMEOUT_S = 20.0
@@ -65,6 +75,54 @@ def test_a_subreaper_gets_the_orphans_among_its_descendants() -> None:
         return os.wait()[1] == 0
 
     assert run_in_child(work, timeout_s=TIMEOUT_S) == [True]
+
+
+def helped() -> socket.socket:
+    """Start a helper that does nothing; returns its channel."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        if not fork_helper(ours):
+            ours.close()
+            theirs.recv(1)
+            os._exit(0)
+    return ours
+
+
+def test_helpers_are_reaped_also_where_their_channels_are_open() -> None:
+    def work() -> tuple[int, list[int]]:
+        channel, closed = helped(), helped()
+        closed.close()
+        count = len(children())
+        wait_for_helpers(TIMEOUT_S)
+        return count, [*children(), *channel.recv(1)]
+
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [(2, [])]
+
+
+@pytest.mark.parametrize("lists_children", [True, False])
+def test_helpers_are_told_from_other_children(monkeypatch, lists_children) -> None:
+    if not lists_children:
+        read = Path.read_text
+
+        def read_text(path: Path) -> str:
+            if path.name == "children":
+                raise FileNotFoundError
+            return read(path)
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+
+    def work() -> list[bool]:
+        channel = helped()
+        found = [has_only_helpers()]
+        if (child := fork()) == 0:
+            signal.pause()
+        found.append(has_only_helpers())
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        channel.close()
+        return [*found, has_only_helpers()]
+
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [[True, False, True]]
 
 
 def test_no_process_more_is_an_error(monkeypatch) -> None:

@@ -66,7 +66,7 @@ class Covers:
         """Start the helper, before any thread is started. Raises MachineError."""
         kept = [each for each in (namespace.mounts, namespace.user) if each is not None]
         try:
-            channel, _ = helper.start(partial(_work, namespace), keep=kept)
+            channel = helper.start(partial(_work, namespace), keep=kept).channel
         except (OSError, MachineError) as error:
             reason = error.message if isinstance(error, MachineError) else error.strerror
             raise MachineError(f"cannot mount in it: {reason}", hint=_WITHOUT) from error

@@ -40,7 +40,7 @@ class AttachedNetwork:
         """Start the helper, before any thread is started. Raises MachineError."""
         namespaces = [each for each in (target.network, target.user) if each is not None]
         try:
-            channel, _ = helper.start(partial(_work, target), keep=namespaces)
+            channel = helper.start(partial(_work, target), keep=namespaces).channel
         except (OSError, MachineError) as error:
             reason = error.message if isinstance(error, MachineError) else error.strerror
             raise MachineError(

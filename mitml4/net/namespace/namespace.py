@@ -72,12 +72,11 @@ class Namespace:
         """
         check_tools()
         sources = sources_of_host()
-        # It is nobody's child, so that our only children are the command and its orphans.
         work = partial(keep, sources=sources, loopback=loopback, at_end=at_end)
-        channel, (answer, descriptors) = helper.start(work)
-        names = answer["kinds"]
-        kinds = dict(zip(names, descriptors, strict=False))
-        sockets = [socket.socket(fileno=each) for each in descriptors[len(names) :]]
+        keeper = helper.start(work)
+        names = keeper.answer["kinds"]
+        kinds = dict(zip(names, keeper.descriptors, strict=False))
+        sockets = [socket.socket(fileno=each) for each in keeper.descriptors[len(names) :]]
         listener_socket, log, quic_log, datagrams, raw_v4, *others = sockets
         raw_v6 = others.pop(0) if sources.v6 else None
         return cls(
@@ -88,7 +87,7 @@ class Namespace:
             dns=tuple(others),
             sources=sources,
             _kinds=kinds,
-            _channel=channel,
+            _channel=keeper.channel,
         )
 
     def enter(self) -> None:

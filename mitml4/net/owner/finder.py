@@ -72,7 +72,7 @@ class OwnerFinder:
             keep = [diag.fileno(), *([] if user is None else [user])]
             inode = None if network is None else os.fstat(network).st_ino
             try:
-                channel, _ = helper.start(partial(_work, diag, inode, user), keep=keep)
+                channel = helper.start(partial(_work, diag, inode, user), keep=keep).channel
             except OSError as error:
                 hint = limit_hint(error, "mitml4 doctor")
                 raise MachineError(

@@ -37,12 +37,13 @@ class OwnedSockets:
         pairs: dict[Owner, list[tuple[socket.socket, socket.socket]]] = {}
         for owner in owners:
             try:
-                channel, (_, found) = helper.start(partial(_work, owner))
+                creator = helper.start(partial(_work, owner))
             except OSError as error:
                 reason = f"cannot create sockets of the user {owner}: {error.strerror}"
                 raise MachineError(reason, hint="run as root: sudo mitml4 …") from error
-            channel.close()
-            sockets = [socket.socket(fileno=each) for each in found]
+            creator.channel.close()
+            processes.wait_for_helper(creator.pid)
+            sockets = [socket.socket(fileno=each) for each in creator.descriptors]
             pairs[owner] = list(zip(sockets[:_ATTEMPTS], sockets[_ATTEMPTS:], strict=True))
         return cls(pairs)
 

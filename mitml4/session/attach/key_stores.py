@@ -16,6 +16,7 @@ from typing import Any, Final, NoReturn, Self
 from mitml4.errors import MachineError, limit_hint
 from mitml4.net import helper
 from mitml4.net.confinement import confine
+from mitml4.net.processes import wait_for_helper
 from mitml4.tls.java_keystore import read_truststore, write_jks
 
 __all__ = ["KeyStores", "with_certificate"]
@@ -27,19 +28,20 @@ _CPU_S: Final = 2
 class KeyStores:
     """Asks the helper. Close it."""
 
-    def __init__(self, channel: socket.socket) -> None:
+    def __init__(self, channel: socket.socket, pid: int) -> None:
         self._channel = channel
+        self._pid = pid
         self._has_ended = False
 
     @classmethod
     def start(cls) -> Self:
         """Start the helper, before any thread is started. Raises MachineError."""
         try:
-            channel, _ = helper.start(_work)
+            reader = helper.start(_work)
         except OSError as error:
             reason = f"cannot read key stores: {error.strerror}"
             raise MachineError(reason, hint=limit_hint(error, "--no-trust")) from error
-        return cls(channel)
+        return cls(reader.channel, reader.pid)
 
     def with_certificate(self, content: bytes, certificate: bytes) -> bytes | None:
         """As the function. Raises OSError; MachineError if it takes too long."""
@@ -62,6 +64,7 @@ class KeyStores:
 
     def close(self) -> None:
         self._channel.close()
+        wait_for_helper(self._pid)
 
 
 def with_certificate(content: bytes, certificate: bytes) -> bytes | None:

@@ -16,6 +16,7 @@ from typing import Final
 
 import trio
 
+from mitml4.net import processes
 from mitml4.net.namespace.launch import Launch, status_of
 from mitml4.signals import ending_signals
 
@@ -74,7 +75,11 @@ class Command:
                 self.left_nobody.set()
                 return
             if changed is None:
+                if processes.has_only_helpers():
+                    self.left_nobody.set()
                 return
+            if changed.si_code != os.CLD_STOPPED:
+                processes.was_reaped(changed.si_pid)
             if changed.si_code == os.CLD_STOPPED:
                 if changed.si_pid == self._pid:
                     self._stop_as_well(signal.Signals(changed.si_status))

@@ -45,7 +45,7 @@ class FileOpener:
         self._channel.settimeout(_ANSWER_S)
         self._count = 0
         with theirs:
-            if processes.fork_orphan():
+            if not processes.fork_helper(self._channel):
                 _serve(theirs, files)
 
     def open(self, index: int) -> int:

@@ -37,7 +37,7 @@ class Starter:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                if processes.fork_orphan():
+                if not processes.fork_helper(self._channel):
                     _serve(theirs, work, keep)
         except MachineError:
             self._channel.close()
@@ -65,28 +65,42 @@ def _serve(
         signal.set_wakeup_fd(-1)
         for number in ending_signals():  # as they come to all processes of a service
             signal.signal(number, signal.SIG_IGN)
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that end
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         kept = {channel.fileno(), _STANDARD_ERROR, *keep}
         processes.close_descriptors(kept)
         processes.show_as("mitml4: starts workers")
         gc.freeze()  # what holds descriptors of the session's numbers is never finalized
+        workers: set[int] = set()
         while True:
             data, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
             if not data:
                 break
+            workers = {each for each in workers if not _has_ended(each)}
             for each in descriptors:
-                _fork(channel, each, work)
+                workers |= _forked(channel, each, work)
+        for pid in workers:
+            os.kill(pid, signal.SIGKILL)
+        for pid in workers:  # they would be left to PID 1, which may reap nobody
+            os.waitpid(pid, 0)
     finally:
         os._exit(0)
 
 
-def _fork(channel: socket.socket, theirs: int, work: Callable[[socket.socket], None]) -> None:
+def _has_ended(pid: int) -> bool:
+    """It is reaped then."""
+    return os.waitpid(pid, os.WNOHANG)[0] != 0
+
+
+def _forked(channel: socket.socket, theirs: int, work: Callable[[socket.socket], None]) -> set[int]:
+    """The process id of a new worker; nothing if a limit forbids it, which the session sees by the
+    end of the channel."""
     parent = os.getpid()
     try:
-        is_worker = os.fork() == 0
-    except OSError:  # the session sees the end of the channel
-        is_worker = False
-    if is_worker:
+        pid = os.fork()
+    except OSError:
+        os.close(theirs)
+        return set()
+    if not pid:
         try:
             processes.die_with_parent(signal.SIGKILL, parent)
             channel.close()
@@ -98,6 +112,7 @@ def _fork(channel: socket.socket, theirs: int, work: Callable[[socket.socket], N
         finally:
             os._exit(0)
     os.close(theirs)
+    return {pid}
 
 
 def _work(work: Callable[[socket.socket], None], channel: socket.socket) -> None:
