@@ -225,7 +225,9 @@ FAILURES: Final = frozenset({"reset", "refused", "timeout", "error"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowClose(Event):
-    """Exactly one per flow.open, always the last of its flow."""
+    """Exactly one per flow.open, always the last of its flow. The bytes are 0 where the process
+    that carried the flow has ended (`flow.error` of the kind `internal`).
+    """
 
     type: ClassVar[str] = "flow.close"
     flow: int

@@ -189,6 +189,8 @@ class Session:
         self._failure = self._failure or failure
         if self.is_stopping:
             self.flows.force_stop.set()
+            if self._workers:
+                self._workers.hurry()
             return
         self.reason = reason
         self._stop_asked.set()
@@ -369,7 +371,7 @@ class Session:
             await self.drain()
             self.flows.refuse_waiting()
             if self._workers:
-                await self._workers.finish()
+                await self._workers.finish(is_forced=self.flows.force_stop.is_set())
             if self._scripts:
                 await self._scripts.finish()
             nursery.cancel_scope.cancel()

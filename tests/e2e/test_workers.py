@@ -204,6 +204,44 @@ def test_several_processes_are_one_session(lab, client, session):
         each.close()
 
 
+def test_flows_of_a_worker_that_dies_or_hangs_end_with_all_their_events(client, session):
+    visitor = Client(client, ssl.create_default_context(cafile=session.ca))
+    flows = visitor.open_everywhere(session, 2)
+    for each in flows.values():
+        each.sendall(f"POST / HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 9\r\n\r\nfour".encode())
+    session.wait_for(lambda: len(session.of_type("http.request")) == 2 * len(flows), "all requests")
+    killed, hanging = workers(session)
+    os.kill(killed, signal.SIGKILL)
+    session.wait_for(lambda: closed_for_us(session), "the end of its flow")
+    replaced = poll(lambda: several(session, 2), "another worker in its place")
+
+    # One that hangs is replaced as well.
+    dead = {e["flow"] for e in closed_for_us(session)}
+    os.kill(hanging, signal.SIGSTOP)
+    session.wait_for(lambda: len(closed_for_us(session)) > len(dead), "the end of its flows")
+    poll(lambda: hanging not in workers(session) and several(session, 2), "another in its place")
+    assert hanging in replaced
+
+    # At the end of the session it is not waited for.
+    more = visitor.open_everywhere(session, 2)
+    for pid in workers(session):
+        os.kill(pid, signal.SIGSTOP)
+    session.process.send_signal(signal.SIGINT)
+    assert session.stop(signal.SIGINT) == 0
+    gone = {e["flow"] for e in closed_for_us(session)}
+    assert dead < gone
+    assert gone - flows.keys()
+    for number in gone:
+        *_, cut, close = events_of(session, number)
+        if number in flows:
+            assert (cut["type"], cut["outcome"]) == ("http.end", "cut")
+        assert (close["type"], close["reason"]) == ("flow.close", "error")
+    assert len(session.of_type("http.end")) == len(session.of_type("http.request"))
+    assert len(session.of_type("flow.close")) == len(session.of_type("flow.open"))
+    for each in (*flows.values(), *more.values()):
+        each.close()
+
+
 SCRIPT = """
 flows = set()
 

@@ -107,7 +107,8 @@ class GrpcMessage(ProtocolEvent):
 class HttpEnd(ProtocolEvent):
     """The exchange has ended; body bytes as sent. `outcome`: `reset` if a side reset the stream,
     with its `reset_code` (RFC 9113 §7); `cut` if the connection ended first. `request_s`: how long
-    it took until the request's content was complete; null if it has none, or never was.
+    it took until the request's content was complete; null if it has none, or never was. Where the
+    process that carried the flow has ended, the bytes of its exchanges are 0.
     """
 
     type: ClassVar[str] = "http.end"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import os
+import signal
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
 
 import trio
 
@@ -11,6 +14,7 @@ from mitml4.layers.report import Report
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.process import RunningProcess
+from mitml4.protocols.http.events import HttpEnd
 from mitml4.session.flows.services import Services
 from mitml4.session.sources.proxy import ProxyClient
 from mitml4.session.workers.balance import Carrier
@@ -19,7 +23,14 @@ from mitml4.session.workers.worker import Begun
 
 __all__ = ["RemoteFlow", "RemoteWorker"]
 
+Place: TypeAlias = tuple[int, int]
+"""The depth and the stream of an exchange."""
+
 _LOST: Final = "the worker process that carried it has ended"
+_HUNG: Final = "the worker process that carried it did not answer, and was killed"
+
+_MAX_UNANSWERED: Final = 10
+"""A process that has flows and says nothing for so many beats after it was asked hangs."""
 
 
 class RemoteWorker(Carrier):
@@ -31,12 +42,50 @@ class RemoteWorker(Carrier):
         """None: it has not been started, or has ended."""
         self.nursery: trio.Nursery | None = None
         """Of what it has asked."""
+        self.serving = trio.CancelScope()
+        """Cancelled when it is given up."""
         self.pid = 0
         """0: it has not said it yet. It is given no flows before."""
+        self.silence = 0
+        """Beats since anything came from it, while it has flows."""
+        self.is_given_up = False
         self.flows: dict[int, RemoteFlow] = {}
         self.asked: dict[int, trio.CancelScope] = {}
         self.ended = trio.Event()
         """It has ended, and is not replaced."""
+
+    def begin(self, channel: Channel) -> None:
+        """A process was started for it."""
+        self.channel, self.serving = channel, trio.CancelScope()
+        self.silence, self.is_given_up = 0, False
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether it has not answered for a whole beat, so that it is given no flows."""
+        return self.silence > 1
+
+    def beat(self) -> None:
+        """A beat later. It is asked for an answer when it has said nothing else, and given up when
+        none comes. Beats are counted and not seconds: there are none while this process does not
+        run either."""
+        if not self.pid or not self.channel:
+            return
+        if not self.flows:
+            self.silence = 0
+            return
+        self.silence += 1
+        if self.silence == 1:
+            self.channel.send("ping")
+        elif self.silence > _MAX_UNANSWERED:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Kill it; its flows are lost."""
+        self.is_given_up = True
+        if self.pid:
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
+        self.serving.cancel()
 
     def flow(self, key: int) -> RemoteFlow:
         """Raises OSError if it has ended."""
@@ -53,10 +102,19 @@ class RemoteWorker(Carrier):
             else:
                 flow.report.enter(event.depth, event.protocol)
 
+    def note_exchange(self, number: int, place: Place, *, is_begun: bool) -> None:
+        """An exchange of HTTP has begun or ended in a flow."""
+        if flow := self.flows.get(number):
+            if is_begun:
+                flow.exchanges[place] = flow.services.clock()
+            else:
+                flow.exchanges.pop(place, None)
+
     def lose_flows(self) -> None:
         """It has ended, and its flows with it."""
+        reason = _HUNG if self.is_given_up else _LOST
         for flow in self.flows.values():
-            flow.lose()
+            flow.lose(reason)
         self.flows.clear()
 
 
@@ -82,6 +140,8 @@ class RemoteFlow:
         self.ended = trio.Event()
         self.is_closed = False
         """Whether flow.close was published."""
+        self.exchanges: dict[Place, float] = {}
+        """When those that have not ended began; the layers of the flow bound how many there are."""
         self.has_delivered = False
         self._has_asked = False
         self._is_answered = False
@@ -148,17 +208,26 @@ class RemoteFlow:
         if not self._is_handed_over:
             self.connection.refuse(reason)
 
-    def lose(self) -> None:
+    def lose(self, reason: str) -> None:
         """Its worker has ended, and the kernel has reset what it had accepted."""
         if not self._is_answered:
             self.refuse(None)
         if not self.is_closed:
-            self.report.error("client", "relay", "internal", _LOST)
+            self.report.error("client", "relay", "internal", reason)
         self._close("error")
         self.ended.set()
 
     def _close(self, reason: Any) -> None:
         if not self.is_closed:
             self.is_closed = True
-            duration_s = self.services.clock() - self.opened_at
-            self.report.close(reason, up=0, down=0, duration_s=duration_s)
+            now = self.services.clock()
+            for (depth, stream), began in self.exchanges.items():
+                end = HttpEnd(
+                    stream=stream,
+                    request_bytes=0,
+                    response_bytes=0,
+                    duration_s=now - began,
+                    outcome="cut",
+                )
+                self.report.protocol_event(depth, end)
+            self.report.close(reason, up=0, down=0, duration_s=now - self.opened_at)

@@ -26,6 +26,7 @@ from mitml4.net.listener import Ends, IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.process import RunningProcess
 from mitml4.protocols.expected import Announcement, Expectations, Transport
+from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.session.config import SessionConfig
 from mitml4.session.destinations.policy import LivePolicy
 from mitml4.session.editors.rules import RuleFiles
@@ -174,6 +175,8 @@ class Worker:
                     flow.measure()
             case ("deliver", key):
                 self._nursery.start_soon(self._deliver, key)
+            case ("ping",):
+                self._channel.send("pong")
             case ("share", share):
                 self._house.take_memory(share)
             case ("announce", source, announcement, client, server):
@@ -408,6 +411,8 @@ class _ForwardingHub(Hub):
         self._original = hub
         self._channel = channel
         self._as_lines: dict[type, bool] = {}
+        # The session ends what is open if this process ends before, as far as ends are told.
+        self._exchanges: Final = {HttpRequest, HttpEnd} if hub.wants(HttpEnd) else set()
 
     def wants(self, kind: type) -> bool:
         return self._original.wants(kind)
@@ -416,13 +421,27 @@ class _ForwardingHub(Hub):
         kind = type(event)
         if kind is FlowOpen or kind is OutputFailed:  # the session publishes them
             return
-        if self._channel.unsent_bytes > _MAX_UNSENT and not isinstance(event, VITAL):
+        if isinstance(event, LayerEvent):
+            self._publish_content(event)
+        elif self._channel.unsent_bytes > _MAX_UNSENT and not isinstance(event, VITAL):
             self._channel.gather(("lost",))
-        elif isinstance(event, LayerEvent) and self._is_line(type(event.content)):
-            line = line_of(event, headers=self._headers)
-            self._channel.gather(("event", Line(event.flow, event.weight, line)))
         else:
             self._channel.gather(("event", event))
+
+    def _publish_content(self, event: LayerEvent) -> None:
+        kind = type(event.content)
+        sent: LayerEvent | Line | None = event
+        if self._channel.unsent_bytes > _MAX_UNSENT:
+            sent = None
+        elif self._is_line(kind):
+            line = line_of(event, headers=self._headers)
+            sent = Line(event.flow, event.weight, line)
+        if kind in self._exchanges:
+            stream: int = event.content.stream  # type: ignore[attr-defined]
+            place = event.depth, stream
+            self._channel.gather(("exchange", event.flow, place, kind is HttpRequest, sent))
+        else:
+            self._channel.gather(("event", sent) if sent else ("lost",))
 
     def _is_line(self, kind: type) -> bool:
         if kind not in self._as_lines:

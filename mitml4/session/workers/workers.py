@@ -4,9 +4,10 @@ The session accepts connections, gives flows their numbers, counts them against 
 publishes their events. It carries flows itself, as the workers do: a worker has the sockets, layers
 and TLS of its flows. Workers are started once there is enough for them to do.
 
-    session → worker   begin, answer, reset, measure, deliver, stop; what others have learned
-    worker → session   pid; ask (accept, connect, dial, leaf, lookup, hook), cancel, refuse; event,
-                       end; what it has learned
+    session → worker   begin, answer, reset, measure, deliver, ping, stop; what others have learned
+    worker → session   pid, pong; ask (accept, connect, dial, leaf, lookup, hook), cancel, refuse;
+                       event, exchange (an event with which one of HTTP begins or ends), end; what
+                       it has learned
 
 One stream in each direction keeps the order of a flow's events, and what a flow has shown before
 its client could connect again is known to all workers before that connection begins.
@@ -43,11 +44,14 @@ from mitml4.session.workers.scripts import asked
 from mitml4.session.workers.sharing import Learned, SharedTickets, pack_leaf
 from mitml4.session.workers.starter import Starter
 from mitml4.session.workers.worker import House, Worker
+from mitml4.tasks import first_of
 
 __all__ = ["Workers"]
 
 _STOP_S: Final = 3.0
 """How long workers may take to end their flows."""
+_BEAT_S: Final = 1.0
+"""How often it is looked whether a worker says anything."""
 _AGAIN_S: Final = 0.2
 """A worker that has ended is replaced at once, but the same one not more often than this."""
 
@@ -88,6 +92,7 @@ class Workers:
         self._alone_up_to = house.config.alone_up_to
         self._needed = trio.Event()
         self._is_stopping = False
+        self._hurried = trio.Event()
         self.workers = [RemoteWorker() for _ in range(house.config.workers - 1)]
         if not self._alone_up_to:
             self._needed.set()
@@ -143,17 +148,40 @@ class Workers:
         async with trio.open_nursery() as nursery:
             for each in self.workers:
                 nursery.start_soon(self._keep, each)
+            while True:
+                await trio.sleep(_BEAT_S)
+                for each in self.workers:
+                    each.beat()
 
-    async def finish(self) -> None:
-        """End all flows, with their events, and the workers."""
+    async def finish(self, *, is_forced: bool = False) -> None:
+        """End all flows, with their events, and the workers. Those that take too long are killed;
+        so are those that do not answer, if `is_forced`."""
         self._is_stopping = True
         for each in self.workers:
             if each.channel:
                 each.channel.send("stop")
-        if self._needed.is_set():
-            with trio.move_on_after(_STOP_S):
-                for each in self.workers:
-                    await each.ended.wait()
+        if not self._needed.is_set():
+            return
+        self._hurried = trio.Event()
+        if is_forced:
+            self._give_up(each for each in self.workers if each.is_silent)
+        with trio.move_on_after(_STOP_S):
+            await first_of(self._wait_ended, self._hurried.wait)
+        self._give_up(self.workers)
+        await self._wait_ended()
+
+    def hurry(self) -> None:
+        """Wait no longer for workers to end their flows, if they are waited for."""
+        self._hurried.set()
+
+    async def _wait_ended(self) -> None:
+        for each in self.workers:
+            await each.ended.wait()
+
+    def _give_up(self, workers: Iterable[RemoteWorker]) -> None:
+        for each in workers:
+            if not each.ended.is_set():
+                each.give_up()
 
     def signal(self, number: int) -> None:
         """Send a signal to all of them."""
@@ -177,7 +205,8 @@ class Workers:
             self._needed.set()
         for each in self.workers:
             self._catch_up(each)
-        carrier = self._balance.choose(number, [each for each in self.workers if each.pid])
+        able = [each for each in self.workers if each.pid and not each.is_silent]
+        carrier = self._balance.choose(number, able)
         if not isinstance(carrier, RemoteWorker):
             return Flow(number, connection, services, process)
         self._expectations[services.source] = services.expectations
@@ -205,13 +234,14 @@ class Workers:
         """Start a worker, and each that replaces it, and serve it."""
         while channel := await self._begun_once_possible():
             began = trio.current_time()
-            worker.channel = channel
+            worker.begin(channel)
             self._brief(channel)
             try:
                 async with trio.open_nursery() as nursery:
                     worker.nursery = nursery
                     nursery.start_soon(channel.run)
-                    await self._serve(worker, channel)
+                    with worker.serving:
+                        await self._serve(worker, channel)
                     nursery.cancel_scope.cancel()
             finally:
                 worker.channel, worker.pid = None, 0
@@ -231,6 +261,7 @@ class Workers:
 
     async def _serve(self, worker: RemoteWorker, channel: Channel) -> None:
         while messages := await channel.receive():
+            worker.silence = 0
             for message, _ in messages:
                 self._take(worker, message)
 
@@ -241,6 +272,8 @@ class Workers:
                 found = worker.channel.receive_nowait()
             except EOFError:  # which the task finds that serves it
                 return
+            if found:
+                worker.silence = 0
             for message, _ in found:
                 self._take(worker, message)
 
@@ -249,6 +282,12 @@ class Workers:
             case ("event", event):
                 worker.note(event)
                 self._hub.publish(event)
+            case ("exchange", flow, place, is_begun, event):
+                worker.note_exchange(flow, place, is_begun=is_begun and event is not None)
+                if event is None:
+                    self._hub.lost_events += 1
+                else:
+                    self._hub.publish(event)
             case ("ask", number, what, *arguments):
                 assert worker.nursery
                 worker.nursery.start_soon(self._answer, worker, number, what, arguments)
@@ -280,6 +319,8 @@ class Workers:
                     self._fail_output(MitmError(message, hint=hint))
             case ("failed hook", script, hook, what, reason):
                 self._scripts[script].say_once(hook, HookError(what, reason))
+            case ("pong",):
+                pass
             case ("pid", pid):
                 worker.pid = pid
             case ("lost",):

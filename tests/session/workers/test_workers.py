@@ -10,11 +10,12 @@ import pytest
 import trio
 
 from mitml4.address import Address
-from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen
+from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen, LayerEvent
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import Accepted
 from mitml4.net.tcp import TcpStream
+from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.session.config import SessionConfig
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
@@ -255,6 +256,170 @@ async def test_a_worker_that_ends_takes_its_flows_and_is_replaced(house, nursery
     await heard(house.starter.started[2], "learned")
     other.send("end", 2)
     await told(lambda: not house.workers.workers[1].flows)
+    nursery.cancel_scope.cancel()
+
+
+def content(number, what):
+    return LayerEvent(flow=number, depth=1, content=what)
+
+
+def request(stream):
+    return HttpRequest(stream=stream, method="GET", url="https://www.example/", version="2")
+
+
+def ended(stream):
+    return HttpEnd(stream=stream, request_bytes=0, response_bytes=5, duration_s=0.1)
+
+
+async def test_exchanges_of_a_worker_that_ends_have_ends(house, nursery):
+    one, _ = house.starter.started
+    house.begin(nursery, 1)
+    for is_begun, what in (
+        (True, request(1)),
+        (True, request(3)),
+        (False, ended(1)),
+        (True, request(5)),
+    ):
+        one.send("exchange", 1, (1, what.stream), is_begun, content(1, what))
+    one.send("exchange", 1, (1, 7), True, None)  # one for which there was no room
+    one.send("exchange", 1, (1, 3), False, None)
+    await told(lambda: house.hub.lost_events == 2)
+    one.close()
+    await told(lambda: house.of(FlowClose))
+    *_, error, cut, close = house.sink.events
+    assert [e.content for e in house.of(LayerEvent)[:-1]] == [
+        *(request(1), request(3), ended(1), request(5)),
+    ]
+    assert (error.flow, error.kind) == (1, "internal")
+    assert (cut.flow, cut.depth, cut.content.stream) == (1, 1, 5)
+    assert (cut.content.outcome, cut.content.duration_s >= 0) == ("cut", True)
+    assert (close.flow, close.reason) == (1, "error")
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_does_not_answer_gets_no_flows_until_it_does(
+    house, nursery, autojump_clock
+):
+    one, other = house.starter.started
+    for number in (1, 2):
+        house.begin(nursery, number)
+    await heard(one, "ping")
+    await heard(other, "ping")
+    other.send("pong")
+    await trio.sleep(1.5)
+    for number in (3, 4):
+        house.begin(nursery, number)
+    assert [*house.workers.workers[1].flows] == [2, 3, 4]
+    one.send("pong")
+    house.begin(nursery, 5)
+    assert [*house.workers.workers[0].flows] == [1, 5]
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_hangs_is_replaced(house, nursery, autojump_clock):
+    one, other = house.starter.started
+    for number in (1, 2):
+        house.begin(nursery, number)
+
+    async def answer():
+        while True:
+            await heard(other, "ping")
+            other.send("pong")
+
+    nursery.start_soon(answer)
+    await trio.sleep(9.5)
+    assert not house.of(FlowClose)
+    await trio.sleep(3)
+    await told(lambda: len(house.starter.started) == 3)
+    (error,), (close,) = house.of(FlowError), house.of(FlowClose)
+    assert (error.flow, error.kind, "did not answer" in error.reason) == (1, "internal", True)
+    assert (close.flow, close.reason) == (1, "error")
+    while await one.receive():  # up to the end of its channel
+        pass
+    house.starter.started[2].send("pid", FIRST_PID)
+    await trio.sleep(100)
+    assert len(house.of(FlowClose)) == 1
+    nursery.cancel_scope.cancel()
+
+
+async def test_time_in_which_the_session_did_not_run_does_not_count(house, nursery, autojump_clock):
+    one, _ = house.starter.started
+    house.begin(nursery, 1)
+    for _ in range(3):  # as if it had been stopped, or its machine
+        autojump_clock.jump(1000)
+        await trio.sleep(1.5)
+    assert not house.of(FlowClose)
+    one.send("pong")
+    nursery.cancel_scope.cancel()
+
+
+async def finish(house, nursery, **options):
+    """End the session; an event that tells when that is done."""
+    done = trio.Event()
+
+    async def work():
+        await house.workers.finish(**options)
+        done.set()
+
+    nursery.start_soon(work)
+    await trio.testing.wait_all_tasks_blocked()
+    return done
+
+
+def told_of(house, number):
+    return [type(each) for each in house.sink.events if getattr(each, "flow", 0) == number]
+
+
+ALL_OF_ONE_THAT_IS_LOST = [FlowOpen, LayerEvent, FlowError, LayerEvent, FlowClose]
+
+
+async def test_flows_of_a_worker_that_does_not_end_are_closed_as_if_it_had_died(
+    house, nursery, autojump_clock
+):
+    one, other = house.starter.started
+    house.begin(nursery, 1)
+    one.send("exchange", 1, (1, 1), True, content(1, request(1)))
+    other.close()
+    began = trio.current_time()
+    done = await finish(house, nursery)
+    await done.wait()
+    assert trio.current_time() - began == pytest.approx(3)
+    assert told_of(house, 1) == ALL_OF_ONE_THAT_IS_LOST
+    nursery.cancel_scope.cancel()
+
+
+async def test_who_hurries_waits_for_no_worker(house, nursery, autojump_clock):
+    one, _ = house.starter.started
+    house.begin(nursery, 1)
+    one.send("exchange", 1, (1, 1), True, content(1, request(1)))
+    house.workers.hurry()  # before it is waited for: they can still end their flows
+    began = trio.current_time()
+    done = await finish(house, nursery)
+    assert not done.is_set()
+    house.workers.hurry()
+    await done.wait()
+    assert trio.current_time() == began
+    assert told_of(house, 1) == ALL_OF_ONE_THAT_IS_LOST
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_forced_end_waits_only_for_workers_that_answer(house, nursery, autojump_clock):
+    _, other = house.starter.started
+    for number in (1, 2):
+        house.begin(nursery, number)
+    await heard(other, "ping")
+    other.send("pong")
+    await trio.sleep(1.5)
+    done = await finish(house, nursery, is_forced=True)
+    assert told_of(house, 1) == [FlowOpen, FlowError, FlowClose]
+    assert told_of(house, 2) == [FlowOpen]
+    assert not done.is_set()
+    close = FlowClose(flow=2, stack=(), reason="shutdown", bytes_up=5, bytes_down=6, duration_s=1.0)
+    other.send("event", close)
+    other.send("end", 2)
+    other.close()
+    await done.wait()
+    assert told_of(house, 2) == [FlowOpen, FlowClose]
     nursery.cancel_scope.cancel()
 
 
