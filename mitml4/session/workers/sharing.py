@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Awaitable, Callable, Hashable, Iterator
+from dataclasses import fields
+from functools import lru_cache
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from cachetools import FIFOCache, LRUCache
@@ -34,6 +37,7 @@ from mitml4.tls.keys import PrivateKey
 __all__ = ["AskedForge", "Learned", "MemoryShare", "SharedTickets", "pack_leaf"]
 
 Packed: TypeAlias = tuple[tuple[bytes, ...], bytes, bytes, tuple[str, ...], tuple[str, ...]]
+PackedTicket: TypeAlias = tuple[float, bytes, tuple[Any, ...]]
 Ask: TypeAlias = Callable[..., Awaitable[Any]]
 
 _PINS: Final = frozenset(
@@ -100,8 +104,8 @@ class SharedTickets(Tickets):
         super().__init__(clock)
         self.tell = tell
         """Takes each ticket that is issued here; None: there is no other process."""
-        self._packed: FIFOCache[bytes, bytes] = FIFOCache(MAX_TICKETS)
-        """Those of others, pickled: few tickets are ever used."""
+        self._packed: FIFOCache[bytes, PackedTicket] = FIFOCache(MAX_TICKETS)
+        """Those of others: few tickets are ever used."""
 
     def keep(self, ours: bytes, ticket: Ticket, lifetime_s: int = 0) -> bool:
         is_kept = super().keep(ours, ticket, lifetime_s)
@@ -109,13 +113,13 @@ class SharedTickets(Tickets):
             self.tell(self._message(ours))
         return is_kept
 
-    def learn(self, ours: bytes, packed: bytes) -> None:
+    def learn(self, ours: bytes, packed: PackedTicket) -> None:
         """Another process has issued one."""
         self._packed[ours] = packed
 
     def find(self, ours: bytes, site: Hashable) -> Ticket | None:
         if packed := self._packed.pop(ours, None):
-            self.kept[ours] = pickle.loads(packed)
+            self.kept[ours] = _unpacked(*packed)
         return super().find(ours, site)
 
     def all(self) -> Iterator[Message]:
@@ -125,7 +129,26 @@ class SharedTickets(Tickets):
         yield from map(self._message, self.kept)
 
     def _message(self, ours: bytes) -> Message:
-        return "ticket", ours, pickle.dumps(self.kept[ours])
+        return "ticket", ours, _packed(*self.kept[ours])
+
+
+_COMMON: Final = ("suite", "site", "seen")
+"""Fields that have the same values in most tickets of a site, and take long to pickle."""
+_OWN: Final = tuple(each.name for each in fields(Ticket) if each.name not in _COMMON)
+"""The others: numbers and bytes."""
+_common: Final = attrgetter(*_COMMON)
+_own: Final = attrgetter(*_OWN)
+_pickled: Final = lru_cache(64)(pickle.dumps)
+
+
+def _packed(expires: float, ticket: Ticket) -> PackedTicket:
+    """A connection has two of them, as a rule."""
+    return expires, _pickled(_common(ticket)), _own(ticket)
+
+
+def _unpacked(expires: float, common: bytes, own: tuple[Any, ...]) -> tuple[float, Ticket]:
+    values = (*pickle.loads(common), *own)
+    return expires, Ticket(**dict(zip((*_COMMON, *_OWN), values, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import trio
 
+from mitml4.dataclass import replace
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.session.workers.sharing import AskedForge, Learned, SharedTickets, pack_leaf
 from mitml4.tls.ca import CertificateAuthority
@@ -66,6 +67,18 @@ def test_a_ticket_of_one_is_found_by_the_others_for_its_site(ticket):
     assert one.find(ours, "a") == ticket
     assert len(told) == 1
     assert list(other.all()) == told
+
+
+def test_a_ticket_comes_to_the_others_with_all_that_it_has(ticket):
+    told = []
+    one, other = SharedTickets(lambda: 100.0, told.append), SharedTickets(lambda: 100.0)
+    other_fields = {"extended": True, "nonce": b"1", "seen": ("shown", "by the server")}
+    tickets = [ticket, replace(ticket, **other_fields), replace(ticket, version=0x0304, site="b")]
+    ours = [one.issue(each, 60) for each in tickets]
+    for _, *learned in pickle.loads(pickle.dumps(told)):
+        other.learn(*learned)
+    for each, name in zip(tickets, ours, strict=True):
+        assert other.find(name, each.site) == each.with_psks()
 
 
 def connect(interceptor, *what):
