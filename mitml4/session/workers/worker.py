@@ -12,7 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import trio
 
@@ -43,7 +43,10 @@ from mitml4.session.workers.sharing import AskedForge, Learned, MemoryShare, Sha
 from mitml4.sinks.jsonl import Line, line_of
 from mitml4.sinks.updates import OutputFailed, Published
 
-__all__ = ["Begun", "House", "Worker"]
+__all__ = ["Begun", "House", "SentLine", "Worker"]
+
+SentLine: TypeAlias = tuple[int, int, bytes]
+"""The fields of a Line, which are pickled in a tenth of the time that it takes."""
 
 _MAX_UNSENT: Final = 32 << 20
 """Bytes that may wait for the session; beyond them, events that are not vital are dropped."""
@@ -430,12 +433,11 @@ class _ForwardingHub(Hub):
 
     def _publish_content(self, event: LayerEvent) -> None:
         kind = type(event.content)
-        sent: LayerEvent | Line | None = event
+        sent: LayerEvent | SentLine | None = event
         if self._channel.unsent_bytes > _MAX_UNSENT:
             sent = None
         elif self._is_line(kind):
-            line = line_of(event, headers=self._headers)
-            sent = Line(event.flow, event.weight, line)
+            sent = event.flow, event.weight, line_of(event, headers=self._headers)
         if kind in self._exchanges:
             stream: int = event.content.stream  # type: ignore[attr-defined]
             place = event.depth, stream

@@ -43,7 +43,9 @@ from mitml4.session.workers.remote import RemoteFlow, RemoteWorker
 from mitml4.session.workers.scripts import asked
 from mitml4.session.workers.sharing import Learned, SharedTickets, pack_leaf
 from mitml4.session.workers.starter import Starter
-from mitml4.session.workers.worker import House, Worker
+from mitml4.session.workers.worker import House, SentLine, Worker
+from mitml4.sinks.jsonl import Line
+from mitml4.sinks.updates import Published
 from mitml4.tasks import first_of
 
 __all__ = ["Workers"]
@@ -281,13 +283,13 @@ class Workers:
         match message:
             case ("event", event):
                 worker.note(event)
-                self._hub.publish(event)
+                self._publish(event)
             case ("exchange", flow, place, is_begun, event):
                 worker.note_exchange(flow, place, is_begun=is_begun and event is not None)
                 if event is None:
                     self._hub.lost_events += 1
                 else:
-                    self._hub.publish(event)
+                    self._publish(event)
             case ("ask", number, what, *arguments):
                 assert worker.nursery
                 worker.nursery.start_soon(self._answer, worker, number, what, arguments)
@@ -327,6 +329,9 @@ class Workers:
                 self._hub.lost_events += 1
             case _:
                 raise ValueError(message[0])
+
+    def _publish(self, event: Published | SentLine) -> None:
+        self._hub.publish(Line(*event) if isinstance(event, tuple) else event)
 
     # Answers
 

@@ -27,6 +27,7 @@ from mitml4.session.workers.channel import Channel, channel_pair
 from mitml4.session.workers.sharing import MemoryShare
 from mitml4.session.workers.starter import Starter
 from mitml4.session.workers.workers import Workers
+from mitml4.sinks.jsonl import Line
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts
 from mitml4.tls.forge import Forge
@@ -201,6 +202,16 @@ async def test_a_flow_begins_at_a_worker_and_is_told_to_it(house, nursery):
     house.begin(nursery, 3)
     (_, begun), _ = await heard(one, "begin")
     assert begun.key == 3
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_line_that_a_worker_has_made_comes_to_the_sinks(house, nursery):
+    one, _ = house.starter.started
+    house.begin(nursery, 1)
+    one.send("event", (1, 40, b"a line\n"))
+    one.send("exchange", 1, (1, 1), True, (1, 50, b"the begin of an exchange\n"))
+    await told(lambda: len(house.of(Line)) == 2)
+    assert house.of(Line) == [Line(1, 40, b"a line\n"), Line(1, 50, b"the begin of an exchange\n")]
     nursery.cancel_scope.cancel()
 
 
