@@ -25,7 +25,7 @@ from mitml4.session.ca_page import ca_pages
 from mitml4.session.config import InterceptConfig
 from mitml4.session.interceptor import stored_authority, tls_interceptor
 from mitml4.session.interruptions import ended_by_signals
-from mitml4.session.process import prepare_process
+from mitml4.session.process import check_limits, prepare_process
 from mitml4.session.reporting.summary import summary
 from mitml4.session.saying import Complain, Say
 from mitml4.session.session import Session
@@ -54,6 +54,7 @@ async def run_session(
 ) -> ExitCode:
     """Run a session to its end. Raises MitmError for what ends it early; no rule stays then."""
     prepare_process()
+    check_limits(config.workers, at_once=not config.alone_up_to)
     # In the background, output to the terminal must not stop this process.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)

@@ -27,7 +27,7 @@ from mitml4.session.config import ProxyConfig
 from mitml4.session.flows.proxied import ProxyServices
 from mitml4.session.interceptor import stored_authority, tls_interceptor
 from mitml4.session.interruptions import ended_by_signals
-from mitml4.session.process import prepare_process
+from mitml4.session.process import check_limits, prepare_process
 from mitml4.session.reporting.summary import summary
 from mitml4.session.saying import Complain, Say
 from mitml4.session.session import Session
@@ -52,6 +52,7 @@ async def proxy(config: ProxyConfig, say: Say, complain: Complain) -> ExitCode:
 
 async def _run(config: ProxyConfig, owners: OwnerFinder, say: Say, complain: Complain) -> ExitCode:
     prepare_process()
+    check_limits(config.workers, at_once=not config.alone_up_to)
     # In the background, output to the terminal must not stop this process.
     signal.signal(signal.SIGTTIN, signal.SIG_IGN)
     signal.signal(signal.SIGTTOU, signal.SIG_IGN)

@@ -35,7 +35,7 @@ from mitml4.session.command.roots import Authorities, CommandRoots
 from mitml4.session.command.trust import CommandTrust
 from mitml4.session.config import RunConfig
 from mitml4.session.interceptor import tls_interceptor
-from mitml4.session.process import prepare_process
+from mitml4.session.process import check_limits, prepare_process
 from mitml4.session.reporting.summary import probe_lines
 from mitml4.session.saying import Complain, Say
 from mitml4.session.session import Session
@@ -107,8 +107,9 @@ async def _run(
     say: Say,
     complain: Complain,
 ) -> int:
-    prepare_process()
     try:
+        prepare_process()
+        check_limits(config.workers, at_once=not config.alone_up_to)
         taps = [namespace.tap()] if config.packets else []
         session = _RunSession(config, say, complain, taps)
         sources = namespace.sources

@@ -113,7 +113,7 @@ class Session:
         self._stop_asked = trio.Event()
         self._failure: MitmError | None = None
         self.policy = LivePolicy(config.policy)
-        self._limits = Limits.of_machine()
+        self._limits = Limits.of_machine(config.workers)
         self.rules = self._open_rules() if config.rules else None
         self._relay = Relay(PipePool(self._limits.pipes))
         self._edit_memory = EditMemory(_BODIES_AT_ONCE * config.edit_limit)

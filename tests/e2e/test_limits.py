@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
@@ -10,15 +11,19 @@ import pytest
 
 from mitml4.lab.network import SERVER_V4
 
+from .conftest import ROOT, SLOW_S
+
 DESCRIPTORS = 400
 OTHER_CLIENT = "192.0.2.3"
 REQUEST = b"GET / HTTP/1.1\r\nHost: www.example\r\nConnection: close\r\n\r\n"
 
-# Root may raise the limit, and does; so this one is not to.
-LIMITED = [
-    *("sh", "-c", f'ulimit -n {DESCRIPTORS} && exec "$@"', "sh"),
-    *("setpriv", "--bounding-set=-sys_resource"),
-]
+
+def limited(limit: str) -> list[str]:
+    """Root may raise limits, and does; so this one is not to."""
+    return ["prlimit", limit, "setpriv", "--bounding-set=-sys_resource"]
+
+
+LIMITED = limited(f"--nofile={DESCRIPTORS}")
 
 
 @pytest.fixture
@@ -92,3 +97,15 @@ def test_one_client_with_idle_connections_keeps_nobody_out(
     summary = (tmp_path / "stderr.txt").read_text()
     assert "× too many connections" in summary
     assert f"refused   {stop['refused_connections']} connections" in summary
+
+
+@pytest.mark.parametrize(
+    ("limit", "hint"), [("--nofile=40", "ulimit -n 1024"), ("--nproc=2", "ulimit -u")]
+)
+def test_a_session_that_could_serve_nobody_begins_nothing(lab, tmp_path, limit, hint):
+    argv = [*limited(limit), sys.executable, "-m", "mitml4", "proxy", "--workers", "3"]
+    argv += ["--listen", "127.0.0.1:0", "--ca-dir", str(tmp_path / "ca")]
+    ended = lab.router.run(*argv, check=False, cwd=ROOT, timeout=SLOW_S)
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.endswith(f"\nhint: {hint}\n")
+    assert list(tmp_path.iterdir()) == []

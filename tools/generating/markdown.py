@@ -12,7 +12,11 @@ from mitml4.schema import json_schema
 LIMITS: Final = (
     "`intercept`, `run` and `proxy` raise their limit of descriptors (`ulimit -n`) as far as "
     "possible. A connection takes two descriptors, so there are at most half as many connections; "
-    "and no more than fit into a quarter of the memory at 32 KiB each.",
+    "and no more than fit into a quarter of the memory at 32 KiB each. A session needs 64 "
+    "descriptors, and 3 more for each further process of `--workers`; with fewer it does not "
+    "start.",
+    "Connections beyond `--max-flows` that come before the session accepts no more are relayed "
+    "unseen. They have no number and no events, and are in no total.",
     "One client may have half of these connections, and a quarter of them to one server. With "
     "`run`, whose connections all come from one command, one server may have half of them. With "
     "`proxy`, all clients with a loopback address share one half, whichever servers they ask for.",

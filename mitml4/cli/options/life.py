@@ -23,7 +23,8 @@ LIFE: Final = (
         "--max-flows",
         type=click.IntRange(min=1),
         metavar="N",
-        help="End the session after this number of connections.",
+        help="End the session after this number of connections. Those that come at the same time "
+        "beyond it pass unrecorded.",
     ),
 )
 DETECTION: Final = (

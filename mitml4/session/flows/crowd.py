@@ -58,19 +58,22 @@ class Limits:
     """`ulimit -n`."""
 
     @classmethod
-    def of_machine(cls) -> Limits:
+    def of_machine(cls, workers: int = 1) -> Limits:
+        """Those of this process, if so many carry flows."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        return cls.of(descriptors, memory)
+        return cls.of(descriptors, memory, workers=workers)
 
     @classmethod
-    def of(cls, descriptors: int, memory: int) -> Limits:
+    def of(cls, descriptors: int, memory: int, *, workers: int = 1) -> Limits:
         """The limits for this many descriptors and this many bytes of memory in the machine.
 
-        A connection takes two descriptors. Most of the memory is left to other programs.
+        A connection takes two descriptors, and so does a worker: its channel, and a socket that is
+        on its way. Most of the memory is left to other programs.
         """
         pipes = min(descriptors // 16, _MAX_PIPES)
-        by_descriptors = max(1, (descriptors - _OWN_DESCRIPTORS - 2 * pipes) // 2)
+        own = _OWN_DESCRIPTORS + 2 * (workers - 1)
+        by_descriptors = max(1, (descriptors - own - 2 * pipes) // 2)
         share = int(memory * _MEMORY_SHARE)
         carried = min(by_descriptors, share // _CARRIED_BYTES)
         looked_at = max(1, min(carried // 2, share // _LOOKED_AT_BYTES))
