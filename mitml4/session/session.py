@@ -21,15 +21,12 @@ import trio
 from mitml4 import __version__
 from mitml4.edit.editor import Editor
 from mitml4.edit.editors import Editors
-from mitml4.edit.memory import EditMemory
 from mitml4.errors import MitmError, UsageError
 from mitml4.events import CertificateAuthority as Authority
 from mitml4.events import QuicRefused, SessionStart
 from mitml4.layers.ca_page import Pages
-from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import IncomingConnection
-from mitml4.net.splice import PipePool
 from mitml4.net.tap import Tap
 from mitml4.process import RunningProcess
 from mitml4.protocols.payload import Shown
@@ -40,6 +37,7 @@ from mitml4.session.flows.crowd import Limits, QueuedConnection
 from mitml4.session.flows.flows import MAX_FLOWS, Flows
 from mitml4.session.flows.proof import Connect, Prover
 from mitml4.session.flows.services import EditingServices, Services
+from mitml4.session.memory import SharedMemory
 from mitml4.session.reporting.hub import Hub
 from mitml4.session.reporting.outputs import Outputs
 from mitml4.session.saying import Complain, Say
@@ -66,13 +64,10 @@ if TYPE_CHECKING:
     from mitml4.session.editors.rules import RuleFiles
     from mitml4.session.editors.scripts import Scripts
     from mitml4.session.workers.balance import Balance
-    from mitml4.session.workers.sharing import MemoryShare
     from mitml4.session.workers.workers import Workers
 
 __all__ = ["Session"]
 
-_BODIES_AT_ONCE: Final = 16
-"""So many bodies of the largest size may be held back at a time."""
 _RSA_AFTER_S: Final = 1.0
 """The time from the start to the generation of an RSA key, whose CPU time would slow the start."""
 
@@ -115,8 +110,9 @@ class Session:
         self.policy = LivePolicy(config.policy)
         self._limits = Limits.of_machine(config.workers)
         self.rules = self._open_rules() if config.rules else None
-        self._relay = Relay(PipePool(self._limits.pipes))
-        self._edit_memory = EditMemory(_BODIES_AT_ONCE * config.edit_limit)
+        self.memory = SharedMemory(
+            edit_limit=config.edit_limit, pipes=self._limits.pipes, shown=config.shown
+        )
         self._scripts = self._open_scripts() if config.scripts else None
         self.scripts: Sequence[HookEditor] = self._scripts.scripts if self._scripts else ()
         self._balance = _balance() if config.workers > 1 else None
@@ -305,27 +301,6 @@ class Session:
             script.on_loaded = partial(workers.remember, key, *key)
         return workers
 
-    def share_memory(self, count: int) -> MemoryShare:
-        """See `workers.worker.House`."""
-        from mitml4.session.workers.sharing import MemoryShare
-
-        free = max(self.config.edit_limit, self._edit_memory.free // count)
-        payload = self.config.shown.payload and self.config.shown.payload.session
-        share = MemoryShare(
-            bodies=free,
-            payload=(payload.left // count, payload.free // count) if payload else None,
-            pipes=self._limits.pipes // count,
-        )
-        self.take_memory(share)
-        return share
-
-    def take_memory(self, share: MemoryShare) -> None:
-        """See `workers.worker.House`."""
-        self._edit_memory.free = share.bodies
-        self._relay.pipes.most = share.pipes
-        if share.payload and (payload := self.config.shown.payload):
-            payload.session.left, payload.session.free = share.payload
-
     def become_worker(self, complain: Complain) -> None:
         """See `workers.worker.House`."""
         self._complain = complain
@@ -333,7 +308,7 @@ class Session:
     async def _serve(self, sources: Sequence[FlowSource], interceptor: TlsInterceptor) -> None:
         """Run flows until asked to stop, then wait for the open ones."""
         with ExitStack() as at_end:
-            at_end.callback(self._relay.pipes.close)
+            at_end.callback(self.memory.close)
             for each in (self.rules, self._workers, self._scripts):
                 if each:
                     at_end.callback(each.close)
@@ -419,7 +394,7 @@ class Session:
             wants=self.hub.wants,
             connect=servers.connect,
             connect_by_name=servers.connect_by_name,
-            relay=self._relay,
+            relay=self.memory.relay,
             tls=interceptor,
             policy=self.policy.decide,
             hold_s=self.config.detect_timeout_s,
@@ -462,7 +437,7 @@ class Session:
             found = (*rules, *scripts)
             return found[0] if len(found) == 1 else Editors(found)
 
-        return EditingServices(editor, self.config.edit_limit, self._edit_memory)
+        return EditingServices(editor, self.config.edit_limit, self.memory.bodies)
 
     def _shown(self) -> Shown:
         """An HTTP archive has headers, also where the events have none."""

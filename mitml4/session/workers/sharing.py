@@ -2,7 +2,7 @@
 
     leaves                 made by the session, once; a worker asks, and remembers
     tickets                each process has all; what is in one is read only where it is used
-    memory                 each has an equal part of what is free when workers are started
+    memory                 each has an equal part when workers are started (session/memory.py)
     pins and engines       each process has all: a change is made everywhere
 
 The session has what a new worker has to know.
@@ -34,7 +34,7 @@ from mitml4.tls.bridge.tickets import MAX_TICKETS, Ticket, Tickets
 from mitml4.tls.forge import CACHE_SIZE, Forge, Leaf
 from mitml4.tls.keys import PrivateKey
 
-__all__ = ["AskedForge", "Learned", "MemoryShare", "SharedTickets", "pack_leaf"]
+__all__ = ["AskedForge", "Learned", "SharedTickets", "pack_leaf"]
 
 Packed: TypeAlias = tuple[tuple[bytes, ...], bytes, bytes, tuple[str, ...], tuple[str, ...]]
 PackedTicket: TypeAlias = tuple[float, bytes, tuple[Any, ...]]
@@ -149,17 +149,6 @@ def _packed(expires: float, ticket: Ticket) -> PackedTicket:
 def _unpacked(expires: float, common: bytes, own: tuple[Any, ...]) -> tuple[float, Ticket]:
     values = (*pickle.loads(common), *own)
     return expires, Ticket(**dict(zip((*_COMMON, *_OWN), values, strict=True)))
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryShare:
-    """The part that a process has of what is bounded for the whole session."""
-
-    bodies: int
-    """Bytes of edited bodies."""
-    payload: tuple[int, int] | None
-    """Bytes of payload that may be shown, and bytes of memory for it; None: none is shown."""
-    pipes: int
 
 
 @dataclass(slots=True)

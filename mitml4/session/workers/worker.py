@@ -34,12 +34,13 @@ from mitml4.session.flows.elsewhere import Elsewhere
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.flows import unheard, unopened
 from mitml4.session.flows.services import Services
+from mitml4.session.memory import SharedMemory
 from mitml4.session.reporting.hub import Hub
 from mitml4.session.saying import Complain
 from mitml4.session.sources.source import FlowSource
 from mitml4.session.workers.channel import Channel, Message
 from mitml4.session.workers.scripts import AskedScript
-from mitml4.session.workers.sharing import AskedForge, Learned, MemoryShare, SharedTickets
+from mitml4.session.workers.sharing import AskedForge, Learned, SharedTickets
 from mitml4.sinks.jsonl import Line, line_of
 from mitml4.sinks.updates import OutputFailed, Published
 
@@ -63,18 +64,13 @@ class House(Protocol):
     rules: RuleFiles | None
     config: SessionConfig
     scripts: Sequence[HookEditor]
+    memory: SharedMemory
 
     def services_of(self, source: FlowSource, number: int, interceptor: TlsInterceptor) -> Services:
         """The services of the flows of a source, of which this is the number."""
 
-    def share_memory(self, count: int) -> MemoryShare:
-        """Keep one of `count` equal parts, which each of the others has too."""
-
     def become_worker(self, complain: Complain) -> None:
         """Tell `complain` of outputs that fail."""
-
-    def take_memory(self, share: MemoryShare) -> None:
-        """Use no more than this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +177,7 @@ class Worker:
             case ("ping",):
                 self._channel.send("pong")
             case ("share", share):
-                self._house.take_memory(share)
+                self._house.memory.take(share)
             case ("announce", source, announcement, client, server):
                 expecting = self._outlets[source].expecting
                 expecting.hear(announcement, client, server, trio.current_time())

@@ -145,7 +145,7 @@ class Workers:
     async def run(self) -> None:
         """Start workers once they are needed, and keep them. Until cancelled."""
         await self._needed.wait()
-        self._share = self._house.share_memory(len(self.workers) + 1)
+        self._share = self._house.memory.divide(len(self.workers) + 1)
         self._tickets.tell = self._broadcast
         async with trio.open_nursery() as nursery:
             for each in self.workers:

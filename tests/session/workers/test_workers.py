@@ -19,12 +19,12 @@ from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.session.config import SessionConfig
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
+from mitml4.session.memory import MemoryShare
 from mitml4.session.reporting.hub import Hub
 from mitml4.session.sources.proxy import ProxyClient
 from mitml4.session.workers import workers
 from mitml4.session.workers.balance import Balance
 from mitml4.session.workers.channel import Channel, channel_pair
-from mitml4.session.workers.sharing import MemoryShare
 from mitml4.session.workers.starter import Starter
 from mitml4.session.workers.workers import Workers
 from mitml4.sinks.jsonl import Line
@@ -93,16 +93,22 @@ async def never(*_):
     await trio.sleep_forever()
 
 
+class Memory:
+    def divide(self, count):
+        self.divided_by = count
+        return SHARE
+
+
 class House:
     policy: Any = None
     rules: Any = None
     scripts: Any = ()
     services_of: Any = None
     become_worker: Any = None
-    take_memory: Any = None
 
     def __init__(self, *, alone_up_to=0):
         self.config = SessionConfig(workers=3, alone_up_to=alone_up_to)
+        self.memory: Any = Memory()
         self.balance = Balance()
         self.sink = Sink()
         self.hub = Hub([self.sink], [self.balance])
@@ -120,10 +126,6 @@ class House:
         self.workers = Workers(
             self.starter, self, [], self.interceptor, self.balance, self.failures.append
         )
-
-    def share_memory(self, count):
-        self.shared_by = count
-        return SHARE
 
     def begin(self, nursery, number, connection=None):
         flow = self.workers.begin(number, connection or Connection(), self.services)
@@ -229,7 +231,7 @@ async def test_workers_are_started_once_the_session_carries_enough(nursery, tick
             (share, _), *_, ((_, told_ticket, _), _) = await heard_up_to(each, "ticket")
             assert share == ("share", SHARE)
             assert told_ticket == ours
-        assert house.shared_by == 3
+        assert house.memory.divided_by == 3
         assert not isinstance(house.begin(nursery, 5), Flow)
         await heard(one, "begin")
         later = house.interceptor.tickets.issue(ticket, 60)
