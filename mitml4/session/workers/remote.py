@@ -47,7 +47,7 @@ class RemoteWorker(Carrier):
         self.pid = 0
         """0: it has not said it yet. It is given no flows before."""
         self.silence = 0
-        """Beats since anything came from it, while it has flows."""
+        """Beats since anything came from it, while it has flows; it was asked at the first."""
         self.is_given_up = False
         self.flows: dict[int, RemoteFlow] = {}
         self.asked: dict[int, trio.CancelScope] = {}
@@ -65,9 +65,8 @@ class RemoteWorker(Carrier):
         return self.silence > 1
 
     def beat(self) -> None:
-        """A beat later. It is asked for an answer when it has said nothing else, and given up when
-        none comes. Beats are counted and not seconds: there are none while this process does not
-        run either."""
+        """A beat later. It is asked for an answer, and given up when nothing comes from it. Beats
+        are counted and not seconds: there are none while this process does not run either."""
         if not self.pid or not self.channel:
             return
         if not self.flows:
