@@ -166,7 +166,7 @@ class Session:
             async with writing(self.outputs.sinks, self._lose):
                 with ExitStack() as at_end:
                     async with opening as sources:
-                        self._workers = self._start_workers(sources, interceptor)
+                        self._workers = await self._start_workers(sources, interceptor)
                         self.hub.publish(self._start_event(sources, authority))
                         at_end.push(self._publish_totals)
                         for note in self.config.routes.notes():
@@ -285,7 +285,7 @@ class Session:
         self._complain(failure)
         self.hub.publish(OutputFailed(failure.message))
 
-    def _start_workers(
+    async def _start_workers(
         self, sources: Sequence[FlowSource], interceptor: TlsInterceptor
     ) -> Workers | None:
         """None: flows are carried here. Raises MachineError."""
@@ -296,6 +296,8 @@ class Session:
         keep = [self.outputs.keylog.descriptor] if self.outputs.keylog else []
         workers = Workers.of(self, sources, interceptor, self._balance, self._lose_key_log, keep)
         self.flows.begin = workers.begin
+        for source in sources:
+            await source.outlive(workers.parent)
         for number, script in enumerate(self._scripts.scripts if self._scripts else ()):
             key = "script", number
             script.on_loaded = partial(workers.remember, key, *key)

@@ -242,6 +242,27 @@ def test_flows_of_a_worker_that_dies_or_hangs_end_with_all_their_events(client, 
         each.close()
 
 
+def test_clients_hear_of_the_end_of_a_session_that_is_killed(lab, client, session):
+    """Their connections end also where a worker ends later than the session: as long as it has
+    not, the rules stay."""
+    visitor = Client(client, ssl.create_default_context(cafile=session.ca))
+    flows = visitor.open_everywhere(session, 2)
+    place = os.readlink(f"/proc/{session.process.pid}/ns/net")
+    (starter,) = [pid for pid, name in ours(place) if name == b"mitml4: starts workers"]
+    for pid in (starter, *workers(session)):
+        os.kill(pid, signal.SIGSTOP)
+    session.process.kill()
+    session.process.wait(SLOW_S)
+    assert "mitml4" in lab.router.run("nft", "list", "tables").stdout
+    os.kill(starter, signal.SIGCONT)
+    for each in flows.values():
+        with suppress(ConnectionError, ssl.SSLEOFError):
+            assert each.recv(1) == b""
+        each.close()
+    poll(lambda: not list(ours(place)), "the end of all processes")
+    poll(lambda: "mitml4" not in lab.router.run("nft", "list", "tables").stdout, "no rules")
+
+
 SCRIPT = """
 flows = set()
 

@@ -72,6 +72,9 @@ class LoopbackSource:
     def names_of(self, _destination: Address) -> tuple[str, ...]:
         return (f"by-{self.address[1]}.example",)
 
+    async def outlive(self, _pid: int) -> None:
+        pass
+
     async def watch(self, _session: SessionControl) -> None:
         await trio.sleep_forever()
 

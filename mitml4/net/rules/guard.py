@@ -1,7 +1,8 @@
 """The process that owns a session's table; the kernel removes the table when it ends.
 
 `nft -i` owns the table through its netlink socket, and reads statements from a pipe of ours. When
-we end, even by SIGKILL, the pipe is closed, nft ends, and the kernel removes its table. It runs in
+we end, even by SIGKILL, the pipe is closed, nft ends, and the kernel removes its table. Where other
+processes carry connections too, the table stays until they have ended (`outlive`). It runs in
 a separate session (setsid), so that the terminal's Ctrl-C does not reach it; traps ignore other
 signals.
 
@@ -29,39 +30,58 @@ __all__ = ["Guard", "GuardLostError", "NftError"]
 
 _NFT: Final = "trap '' INT TERM HUP; exec nft -i"
 # The filter replaces a forbidden statement with one that nft refuses, and ends where it cannot pass
-# one on: nft would answer the next as if that had been obeyed. At the end it kills an nft
+# one on: nft would answer the next as if that had been obeyed. Where the statements end without
+# `#end`, the session was killed. The table has the chains by which the kernel translates addresses:
+# without them, what it sends for sockets that it closes would not reach clients, who would wait. So
+# the filter first waits for the processes that have the sockets. At the end it kills an nft
 # that does not end because somebody has stopped it (SIGSTOP): its table would hold connections that
 # nothing accepts. The session itself may not do so any more.
 _FILTER: Final = r"""
 trap '' INT TERM HUP
-nft=$1
-is_there() {
-    { read -r stat <"/proc/$nft/stat"; } 2>/dev/null || return
+look() {
+    { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return
     set -- ${stat##*) }
-    since=${since:-${20}}
-    [ "$1" != Z ] && [ "${20}" = "$since" ]
+    [ "$1" != Z ] && began=${20}
 }
-is_there
+is_there() { [ "$2" ] && look "$1" && [ "$began" = "$2" ]; }
+wait_ended() {
+    tries=$3
+    while is_there "$1" "$2" && [ "$tries" -gt 0 ]; do
+        tries=$((tries - 1))
+        sleep 0.02
+    done
+}
+nft=$1
+look "$nft" && nft_began=$began
+look "$PPID" && session_began=$began
 shift
 restricted=
+ended=
+carrier=
+carrier_began=
 while IFS= read -r line; do
     case $restricted$line in
     "#allow "*) set -- "$@" "${line#"#allow "}"; continue ;;
     "#restrict") restricted=restricted:; continue ;;
+    "#outlive "* | "restricted:#outlive "*)
+        carrier=${line#"#outlive "}
+        look "$carrier" && carrier_began=$began
+        continue ;;
+    "#end" | "restricted:#end") ended=yes; break ;;
     restricted:*)
         passes=
         for allowed; do [ "$line" = "$allowed" ] && passes=yes; done
         [ "$passes" ] || line=not-allowed-in-a-restricted-session ;;
     esac
-    printf '%s\n' "$line" || break
+    printf '%s\n' "$line" || { ended=yes; break; }
 done
+if [ ! "$ended" ]; then
+    wait_ended "$PPID" "$session_began" 250
+    wait_ended "$carrier" "$carrier_began" 250
+fi
 exec >&-
-tries=100
-while is_there && [ "$tries" -gt 0 ]; do
-    tries=$((tries - 1))
-    sleep 0.02
-done
-is_there && kill -KILL "$nft"
+wait_ended "$nft" "$nft_began" 100
+is_there "$nft" "$nft_began" && kill -KILL "$nft"
 """
 
 # nft prints its result without asking the kernel, and nothing else prints it. When it appears, all
@@ -179,16 +199,25 @@ class Guard:
 
     async def restrict(self, *allowed: str) -> None:
         """From now on, pass only these statements to nft."""
-        assert self._filter.stdin is not None
         lines = [f"#allow {_one_line(statements)}" for statements in (*allowed, _MARKER)]
-        async with self._turn:
-            # it has ended, which the next statement reports
-            with suppress(trio.BrokenResourceError):
-                await self._filter.stdin.send_all("\n".join([*lines, "#restrict\n"]).encode())
+        await self._instruct(*lines, "#restrict")
+
+    async def outlive(self, pid: int) -> None:
+        """Where this process is killed, keep the table until that one, which carries connections or
+        waits for those that do, has ended too; but for some seconds at most."""
+        await self._instruct(f"#outlive {pid}")
 
     async def load(self, table: str) -> None:
         """Replace the current table with this text, atomically."""
         await self.tell(f"delete table inet {self.identity.table}\n{table}")
+
+    async def _instruct(self, *lines: str) -> None:
+        """Tell the filter."""
+        assert self._filter.stdin is not None
+        async with self._turn:
+            # it has ended, which the next statement reports
+            with suppress(trio.BrokenResourceError):
+                await self._filter.stdin.send_all("".join(f"{line}\n" for line in lines).encode())
 
     async def wait(self) -> str:
         """Wait until the guard ends unexpectedly; returns the reason."""
@@ -201,6 +230,11 @@ class Guard:
         assert self._filter.stdin is not None
         assert self._process.stdout is not None
         with trio.CancelScope(shield=True, deadline=trio.current_time() + _TIMEOUT_S):
+            # It has ended, or is closed, or a statement is on its way that it does not take.
+            with suppress(
+                trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError
+            ):
+                await self._filter.stdin.send_all(b"#end\n")
             await self._filter.stdin.aclose()
             async with self._turn:
                 await self._last_lines()

@@ -104,6 +104,10 @@ class Interception:
         with suppress(GuardLostError):
             await self._guard.tell(self._rules.resume_interception)
 
+    async def outlive(self, pid: int) -> None:
+        """Where this process is killed, keep the rules until that one has ended too."""
+        await self._guard.outlive(pid)
+
     async def cgroup_changes(self) -> list[str]:
         """What the user is told when cgroups in scope have gone or are there anew; waits until some
         are. Their connections are intercepted again then."""

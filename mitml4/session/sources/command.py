@@ -171,6 +171,9 @@ class CommandSource:
             return self._names.all_of(destination.ip)
         return self._names.of(destination.ip)
 
+    async def outlive(self, _pid: int) -> None:
+        """Its processes end with this one."""
+
     async def watch(self, session: SessionControl) -> None:
         """Start the command; stop the session when it and its descendants have ended."""
         async with trio.open_nursery() as nursery:

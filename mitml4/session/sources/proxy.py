@@ -121,6 +121,9 @@ class ProxySource:
     def names_of(self, _destination: Address) -> tuple[str, ...]:
         return ()
 
+    async def outlive(self, _pid: int) -> None:
+        """They need nothing."""
+
     async def watch(self, session: SessionControl) -> None:
         """Say where it is. Nothing that it depends on can be lost."""
         at = " and ".join(str(each.address) for each in self._listeners)

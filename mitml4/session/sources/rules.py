@@ -120,6 +120,9 @@ class Rules:
     def names_of(self, destination: Address) -> tuple[str, ...]:
         return ()
 
+    async def outlive(self, pid: int) -> None:
+        await self.interception.outlive(pid)
+
     async def watch(self, session: SessionControl) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.interception.gate.run)

@@ -105,6 +105,10 @@ class FlowSource(Protocol):
     def names_of(self, destination: Address) -> Sequence[str]:
         """What clients call a destination, as far as that is known; the last name first."""
 
+    async def outlive(self, pid: int) -> None:
+        """Where this process is killed, keep what open connections need until that process, whose
+        children carry some, has ended too."""
+
     async def watch(self, session: SessionControl) -> None:
         """Monitor what the source depends on, and stop the session when it is lost. Cancelled at
         the end."""

@@ -37,7 +37,8 @@ class Starter:
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             with theirs:
-                if not processes.fork_helper(self._channel):
+                self.pid = processes.fork_helper(self._channel)
+                if not self.pid:
                     _serve(theirs, work, keep)
         except MachineError:
             self._channel.close()

@@ -353,6 +353,9 @@ class _Outlet:
     async def accept(self) -> IncomingConnection:
         raise trio.ClosedResourceError  # the session accepts
 
+    async def outlive(self, _pid: int) -> None:
+        """The session does."""
+
     async def watch(self, _session: object) -> None:
         """The session does."""
 

@@ -122,6 +122,11 @@ class Workers:
             )
         return workers
 
+    @property
+    def parent(self) -> int:
+        """The process that ends once they have ended."""
+        return self._starter.pid
+
     def _begun(self) -> Channel | None:
         """The channel to a new worker; None: it cannot be started. Raises OSError."""
         channel, theirs = channel_pair()
