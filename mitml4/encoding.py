@@ -24,7 +24,7 @@ from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.wire_text import MAX_ITEMS, MAX_TEXT, bounded, shorten, text
 from mitml4.regex import regex
 
-__all__ = ["encode", "renumbered", "to_json", "to_line"]
+__all__ = ["encode", "renumbered", "to_json", "to_line", "with_name", "with_number"]
 
 
 def encode(event: Event, *, headers: bool = True) -> str:
@@ -51,6 +51,22 @@ def renumbered(lines: bytes, by: int) -> bytes:
     return _FLOW.sub(lambda found: b"%s%d" % (found[1], int(found[2]) + by), lines)
 
 
+def with_number(lines: bytes, before: int, after: int) -> bytes:
+    """Lines of events of one flow, with another number. In a text, quotes have a backslash."""
+    return lines.replace(_NUMBER % before, _NUMBER % after)
+
+
+def with_name(line: bytes, before: str | None, after: str | None) -> bytes:
+    """The line of a flow that opens, with another name."""
+    return line.replace(_name(before), _name(after), 1)
+
+
+@lru_cache(4096)
+def _name(name: str | None) -> bytes:
+    return f',"name":{to_line(name)},'.encode()
+
+
+_NUMBER: Final = b',"v":%d,"flow":%%d' % VERSION
 _FLOW: Final = regex(
     rb'^(\{"type":"[^"]+","time":"[^"]+","v":%d,"flow":)([0-9]+)' % VERSION, re.MULTILINE
 )

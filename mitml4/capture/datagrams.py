@@ -1,8 +1,8 @@
 """Flows of UDP out of datagrams: by both addresses and ports, with an end when they are idle.
 
 UDP has no connections. A flow here begins with a datagram between two ends that have been silent
-for IDLE_S, and ends when they are again: RFC 4787 has NATs do the same, Linux's conntrack takes 30
-seconds for a flow without an answer and 120 for others.
+for a minute, and ends when they are again: RFC 4787 has NATs do the same, Linux's conntrack takes
+30 seconds for a flow without an answer and 120 for others.
 
 Most datagrams of a long capture belong to flows that nobody has to see any more, and only move two
 numbers: fast_path.py does that.
@@ -10,21 +10,21 @@ numbers: fast_path.py does that.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import field
-from heapq import heappop, heappush
-from itertools import count
 from typing import Final, Literal, Protocol
 
+from mitml4.capture.agenda import Agenda
 from mitml4.capture.flow import CloseReason, FlowOf
 from mitml4.capture.network.dissector import Datagram
 from mitml4.capture.reassembly import MAX_FLOWS, addresses, reversed_key
+from mitml4.capture.sharing import Share
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Direction
 
-__all__ = ["IDLE_S", "DatagramFlow", "DatagramFlows", "DatagramHalf", "DatagramListener"]
+__all__ = ["DatagramFlow", "DatagramFlows", "DatagramHalf", "DatagramListener"]
 
-IDLE_S: Final = 60.0
+_IDLE_S: Final = 60.0
 _MAX_KEPT_BYTES: Final = 16 << 20
 
 
@@ -81,34 +81,35 @@ class DatagramFlows:
         self,
         listen: Callable[[DatagramFlow], DatagramListener],
         *,
-        numbers: count[int],
+        agenda: Agenda,
+        share: Share,
         is_tunnel: Callable[[frozenset[int]], bool],
         max_flows: int = MAX_FLOWS,
         max_kept_bytes: int = _MAX_KEPT_BYTES,
     ) -> None:
-        """`listen` makes the listener of a flow that has just opened. `is_tunnel`: whether every
-        datagram between these ports has to be looked into."""
+        """`listen` makes the listener of a flow that has just opened. `share`: which flows are
+        followed; the limits are those of all. `is_tunnel`: whether every datagram between these
+        ports has to be looked into."""
         self.evicted = 0
         """Flows that were closed, or no longer looked into, for want of memory."""
         self.halves: dict[bytes, DatagramHalf] = {}
         self._listen = listen
-        self._numbers = numbers
+        self._share = share
         self._is_tunnel = is_tunnel
-        self._max_flows = max_flows
-        self._max_kept_bytes = max_kept_bytes
+        self._max_flows = max_flows // share.count
+        self._max_kept_bytes = max_kept_bytes // share.count
         self._flows: dict[int, DatagramFlow] = {}
-        self._ends: list[tuple[float, int]] = []
-        """A heap: when to look whether a flow is idle."""
+        self._agenda = agenda
         self._keeping: dict[int, int] = {}
         self._kept_bytes = 0
 
     def take(self, time_s: float, datagram: Datagram) -> None:
         """The next datagram of the capture."""
-        if self._ends and self._ends[0][0] <= time_s:
-            self._close_idle(time_s)
         key, data, length = datagram
         half = self.halves.get(key)
         if half is None:
+            if self._share.is_foreign(key):
+                return
             half = self._open(time_s, key)
         flow = half.flow
         flow.last_s = time_s
@@ -119,38 +120,39 @@ class DatagramFlows:
             self._let_be(flow)
         self._account(flow)
         while self._kept_bytes > self._max_kept_bytes:
+            self._share.depend()
             self._give_up(self._flows[next(iter(self._keeping))], time_s)
 
-    def close(self) -> None:
-        """The capture is over, and with it every flow."""
+    def close(self) -> Iterator[int]:
+        """The capture is over, and with it every flow: yields the number of each."""
         for flow in list(self._flows.values()):
             self._finish(flow, "closed")
+            yield flow.number
 
     def _open(self, time_s: float, key: bytes) -> DatagramHalf:
         while len(self._flows) >= self._max_flows:
+            self._share.depend()
             self.evicted += 1
             self._finish(next(iter(self._flows.values())), "shutdown")
         client, destination = addresses(key)
-        flow = DatagramFlow(next(self._numbers), client, destination, time_s)
+        flow = DatagramFlow(next(self._share.numbers), client, destination, time_s)
         back = reversed_key(key)
         flow.up = DatagramHalf(flow, Direction.UP, key)
         flow.down = DatagramHalf(flow, Direction.DOWN, back)
         self._flows[flow.number] = flow
         self.halves[back], self.halves[key] = flow.down, flow.up
-        heappush(self._ends, (time_s + IDLE_S, flow.number))
+        self._agenda.add(time_s + _IDLE_S, flow.number, self._close_if_idle)
         flow.listener = self._listen(flow)
         return flow.up
 
-    def _close_idle(self, time_s: float) -> None:
-        while self._ends and self._ends[0][0] <= time_s:
-            _, number = heappop(self._ends)
-            flow = self._flows.get(number)
-            if flow is None:
-                continue
-            if flow.last_s + IDLE_S <= time_s:
-                self._finish(flow, "closed")
-            else:
-                heappush(self._ends, (flow.last_s + IDLE_S, number))
+    def _close_if_idle(self, time_s: float, number: int) -> None:
+        flow = self._flows.get(number)
+        if flow is None:
+            return
+        if flow.last_s + _IDLE_S <= time_s:
+            self._finish(flow, "closed")
+        else:
+            self._agenda.add(flow.last_s + _IDLE_S, number, self._close_if_idle)
 
     def _let_be(self, flow: DatagramFlow) -> None:
         """Only count what follows, unless it carries flows itself."""

@@ -6,22 +6,29 @@ it takes to be sure of that: a link layer whose payload begins at a fixed place 
 without), IP without options or fragments, TCP, and the sequence number that comes next. The others
 of this common form are segments as they stand, or datagrams of UDP, which are only counted if they
 belong to a flow that nobody has to see any more. What has another form goes through the dissector,
-and so do datagrams that may carry packets.
+and so do datagrams that may carry packets. Packets of flows that another process follows
+(sharing.py) are passed over.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from struct import Struct
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
-from mitml4.capture.datagrams import IDLE_S, DatagramHalf
+from mitml4.capture.agenda import Agenda
+from mitml4.capture.datagrams import DatagramHalf
 from mitml4.capture.flow import MASK, Half
 from mitml4.capture.network.dissector import FIN, RST, SYN, Datagram, Dissector, Segment
 from mitml4.capture.network.tunnels import has_tunnel_port
 from mitml4.capture.packet import MAX_BLOCK, Packet
 
-__all__ = ["fast_path"]
+__all__ = ["Step", "fast_path"]
+
+Step: TypeAlias = tuple[int, float, Segment | Datagram | None]
+"""The number of a packet, its time, and what somebody has to look at: None where only the time has
+come for what is on the agenda."""
 
 _IPV4: Final = b"\x08\x00"
 _IPV6: Final = b"\x86\xdd"
@@ -78,25 +85,22 @@ _LAYOUTS: Final[dict[int, _Layout]] = {
 }
 
 
-class TakesDatagrams(Protocol):
-    """What the datagrams of a capture are given to (datagrams.py)."""
-
-    halves: dict[bytes, DatagramHalf]
-
-    def take(self, time_s: float, datagram: Datagram) -> None: ...
-
-
 def fast_path(
     packets: Iterable[Packet],
     halves: dict[bytes, Half],
-    datagrams: TakesDatagrams,
+    datagram_halves: dict[bytes, DatagramHalf],
     dissector: Dissector,
-) -> Iterator[tuple[float, Segment | None]]:
-    """The segments that somebody has to look at, with their times; what the others change in
-    `halves` is changed. None is for datagrams, which have been taken."""
-    datagram_halves = datagrams.halves
+    *,
+    agenda: Agenda | None = None,
+    foreign: AbstractSet[bytes] = frozenset(),
+) -> Iterator[Step]:
+    """The segments and datagrams that somebody has to look at; what the others change in the halves
+    is changed. `foreign`: keys of flows that nobody here follows."""
+    agenda = agenda or Agenda()
     known, layout = -1, _NOWHERE
-    for time_s, link_type, data, start, end in packets:
+    for number, (time_s, link_type, data, start, end) in enumerate(packets):
+        if time_s >= agenda.due_s:
+            yield number, time_s, None
         if link_type != known:
             known, layout = link_type, _LAYOUTS.get(link_type, _NOWHERE)
             read_v4, v4_kind, size_v4 = layout.read_v4, layout.v4_kind, layout.size_v4
@@ -125,32 +129,30 @@ def fast_path(
                         half.position = position
                         half.flow.last_s = time_s
                         continue
+                elif key in foreign:
+                    continue
                 at = network + layout.before_transport(version)
                 (ack,) = _ACKNOWLEDGEMENT(data, at)
                 at += flags >> 12 << 2
                 payload = data[at : min(at + length, end)] if length else b""
-                yield time_s, (key, seq, ack, flags & 0xFF, payload, length)
+                yield number, time_s, (key, seq, ack, flags & 0xFF, payload, length)
                 continue
         elif protocol == _UDP:
             size = seq >> 16  # of the datagram, with its header
             if _is_counted(datagram_halves.get(key), time_s, size):
                 continue
             if _UDP_HEAD <= size <= length and not (dissector.tunnels and has_tunnel_port(key)):
-                at = network + layout.before_transport(version)
-                payload = data[at + _UDP_HEAD : min(at + size, end)]
-                datagrams.take(time_s, (key, payload, size - _UDP_HEAD))
-                yield time_s, None
+                if key not in foreign:
+                    at = network + layout.before_transport(version)
+                    payload = data[at + _UDP_HEAD : min(at + size, end)]
+                    yield number, time_s, (key, payload, size - _UDP_HEAD)
                 continue
         unit = dissector.unit(link_type, data[start:end])
         for carrier in dissector.carriers:
-            datagrams.take(time_s, carrier)
-            yield time_s, None
+            yield number, time_s, carrier
         dissector.carriers.clear()
-        if unit is not None and len(unit) == 3:
-            datagrams.take(time_s, unit)
-            yield time_s, None
-        elif unit is not None:
-            yield time_s, unit
+        if unit is not None:
+            yield number, time_s, unit
 
 
 def _is_counted(half: DatagramHalf | None, time_s: float, length: int) -> bool:
@@ -158,9 +160,6 @@ def _is_counted(half: DatagramHalf | None, time_s: float, length: int) -> bool:
     `length` is that of its header, with the header."""
     if half is None or not half.free or length < _UDP_HEAD:
         return False
-    flow = half.flow
-    if time_s - flow.last_s >= IDLE_S:
-        return False
     half.count += length - _UDP_HEAD
-    flow.last_s = time_s
+    half.flow.last_s = time_s
     return True

@@ -92,7 +92,6 @@ class Flow(FlowOf["Half"]):
     syn: bool = False
     """Whether its start was seen."""
     reset: bool = False
-    lingering: bool = False
     answered_s: float | None = None
     """When the server first sent anything but an RST."""
     gave_up: bool = False

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from functools import partial
-from itertools import count
 from typing import TypeAlias
 
+from mitml4.capture.agenda import Agenda
 from mitml4.capture.converse import Depth
 from mitml4.capture.datagrams import DatagramFlows
 from mitml4.capture.fast_path import fast_path
@@ -23,6 +23,7 @@ from mitml4.capture.network.tunnels import is_tunnel
 from mitml4.capture.packet import Packet
 from mitml4.capture.reassembly import MAX_FLOWS, Reassembler
 from mitml4.capture.reports import Closed, Fault, Happened, Layer, Opened, Report
+from mitml4.capture.sharing import Share
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.dataclass import dataclass
 from mitml4.engine.plaintext import Plaintext
@@ -60,6 +61,7 @@ def follow(
     secrets: Secrets | None = None,
     shown: Shown | None = None,
     copies: Copies | None = None,
+    share: Share | None = None,
     max_flows: int = MAX_FLOWS,
     statistics: Statistics | None = None,
 ) -> Iterator[Report]:
@@ -68,42 +70,60 @@ def follow(
     With `tunnels`, flows inside tunnels are included, beside the tunnels' own. TLS is decrypted if
     `secrets` contain those of its ClientHello when it is read; secrets may be added as packets are
     read. `shown`: what events show of what is said. `copies` makes what takes the copies of
-    decrypted TLS. `statistics` is updated. If the packets end with a CaptureError, all flows are
+    decrypted TLS. `share`: which flows are followed; it knows where a report stands until the next
+    one is asked for. `statistics` is updated. If the packets end with a CaptureError, all flows are
     closed and reported before it is raised again.
     """
     reports: list[Report] = []
     statistics = statistics if statistics is not None else Statistics()
     dissector = Dissector(tunnels=tunnels)
     shown = shown or Shown()
-    known = Known()
-    numbers = count(1)
-    reassembler = Reassembler(
+    share = share or Share()
+    known = share.known
+    agenda = Agenda()
+    streams = Reassembler(
         lambda flow: _Follower(flow, reports.append, known, secrets, shown, copies),
-        numbers=numbers,
+        agenda=agenda,
+        share=share,
         max_flows=max_flows,
     )
     datagrams = DatagramFlows(
         lambda flow: DatagramFollower(flow, reports.append, known, shown),
-        numbers=numbers,
+        agenda=agenda,
+        share=share,
         is_tunnel=is_tunnel if tunnels else lambda _ports: False,
         max_flows=max_flows,
     )
+    steps = fast_path(
+        packets, streams.halves, datagrams.halves, dissector, agenda=agenda, foreign=share.foreign
+    )
     failure: CaptureError | None = None
     try:
-        for time_s, segment in fast_path(packets, reassembler.halves, datagrams, dissector):
-            if segment:
-                reassembler.take(time_s, segment)
+        for packet, time_s, unit in steps:
+            if unit is None:
+                for due in agenda.pass_to(time_s):
+                    share.step_to_due(packet, due)
+                    yield from reports
+                    reports.clear()
+                continue
+            share.step_to(packet)
+            if len(unit) == 3:
+                datagrams.take(time_s, unit)
+            else:
+                streams.take(time_s, unit)
             if reports:
                 yield from reports
                 reports.clear()
     except CaptureError as error:
         failure = error
-    reassembler.close()
-    datagrams.close()
+    for kind, closing in enumerate((streams.close(), datagrams.close())):
+        for number in closing:
+            share.step_to_end(kind, number)
+            yield from reports
+            reports.clear()
     statistics.skipped = dict(dissector.skipped)
-    statistics.orphan_segments = reassembler.orphan_segments
-    statistics.evicted = reassembler.evicted + datagrams.evicted
-    yield from reports
+    statistics.orphan_segments = streams.orphan_segments
+    statistics.evicted = streams.evicted + datagrams.evicted
     if failure:
         raise failure
 

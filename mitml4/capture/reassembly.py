@@ -17,17 +17,17 @@ each hole, and by what waits and what listeners keep all together (the oldest fl
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from heapq import heappop, heappush
 from ipaddress import ip_address
-from itertools import count
 from typing import Final
 
 from mitml4.address import Address
+from mitml4.capture.agenda import Agenda
 from mitml4.capture.flow import ALL, MASK, CloseReason, Flow, FlowListener, Half
 from mitml4.capture.network.dissector import ACK, FIN, RST, SYN, Segment
+from mitml4.capture.sharing import Share
 from mitml4.protocols.conversation import Direction
 
 __all__ = ["MAX_FLOWS", "Reassembler", "addresses", "reversed_key"]
@@ -54,11 +54,13 @@ class Reassembler:
         self,
         listen: Callable[[Flow], FlowListener],
         *,
-        numbers: Iterator[int] | None = None,
+        agenda: Agenda | None = None,
+        share: Share | None = None,
         max_flows: int = MAX_FLOWS,
         max_kept_bytes: int = _MAX_KEPT_BYTES,
     ) -> None:
-        """`listen` makes the listener of a flow that has just opened; `numbers` are the flows'."""
+        """`listen` makes the listener of a flow that has just opened. `share`: which flows are
+        followed; the limits are those of all."""
         self.orphan_segments = 0
         """Segments without payload that belong to no flow."""
         self.evicted = 0
@@ -66,13 +68,15 @@ class Reassembler:
         self.halves: dict[bytes, Half] = {}
         """By the key of their segments."""
         self._listen = listen
-        self._max_flows = max_flows
-        self._max_kept_bytes = max_kept_bytes
+        self._share = share or Share()
+        self._max_flows = max_flows // self._share.count
+        self._max_kept_bytes = max_kept_bytes // self._share.count
         self._flows: dict[int, Flow] = {}
-        self._numbers = numbers or count(1)
         self._keeping: dict[int, int] = {}
         self._kept_bytes = 0
-        self._lingering: deque[tuple[float, int]] = deque()
+        self._lingering: dict[int, Flow] = {}
+        """Those that have ended, in the order in which they did."""
+        self._agenda = agenda or Agenda()
 
     def take(self, time_s: float, segment: Segment) -> None:
         """The next segment of the capture."""
@@ -84,6 +88,8 @@ class Reassembler:
         if half is None:
             if not (flags & SYN or (length and not flags & RST)):
                 self.orphan_segments += 1
+                return
+            if self._share.is_foreign(key):
                 return
             half = self._open(time_s, key, flags)
         flow, other = half.flow, half.other
@@ -108,24 +114,27 @@ class Reassembler:
         half.set_free()
         other.set_free()
         while self._kept_bytes > self._max_kept_bytes:
+            self._share.depend()
             self._give_up(self._flows[next(iter(self._keeping))], time_s)
 
-    def close(self) -> None:
-        """The capture is over, and with it every flow that is still open."""
+    def close(self) -> Iterator[int]:
+        """The capture is over, and with it every flow that is still open: yields the number of
+        each."""
         for flow in list(self._flows.values()):
             self._finish(flow)
+            yield flow.number
 
     # Opening and closing
 
     def _open(self, time_s: float, key: bytes, flags: int) -> Half:
         """A flow begins. A SYN comes from the client, its answer from the server; without either,
         who speaks first is the client."""
-        self._make_room(time_s)
+        self._make_room()
         reverse = reversed_key(key)
         from_server = flags & SYN and flags & ACK
         up, down = (reverse, key) if from_server else (key, reverse)
         client, destination = addresses(up)
-        flow = Flow(next(self._numbers), client, destination, time_s, syn=bool(flags & SYN))
+        flow = Flow(next(self._share.numbers), client, destination, time_s, syn=bool(flags & SYN))
         flow.up, flow.down = Half(flow, Direction.UP, up), Half(flow, Direction.DOWN, down)
         flow.up.other, flow.down.other = flow.down, flow.up
         self._flows[flow.number] = flow
@@ -133,25 +142,27 @@ class Reassembler:
         flow.listener = self._listen(flow)
         return flow.down if from_server else flow.up
 
-    def _make_room(self, time_s: float) -> None:
-        """Flows that ended a while ago go first, then any that ended, then the oldest."""
-        while self._lingering and (
-            self._lingering[0][0] < time_s - _LINGER_S or len(self._flows) >= self._max_flows
-        ):
-            _, number = self._lingering.popleft()
-            if number in self._flows:
-                self._finish(self._flows[number])
+    def _make_room(self) -> None:
+        """Flows that have ended go first, then the oldest."""
         while len(self._flows) >= self._max_flows:
-            self.evicted += 1
-            self._finish(next(iter(self._flows.values())))
+            self._share.depend()
+            if self._lingering:
+                self._finish(next(iter(self._lingering.values())))
+            else:
+                self.evicted += 1
+                self._finish(next(iter(self._flows.values())))
 
     def _linger(self, flow: Flow, time_s: float) -> None:
-        if flow.lingering:
+        if flow.number in self._lingering:
             return
-        flow.lingering = True
-        self._lingering.append((time_s, flow.number))
+        self._lingering[flow.number] = flow
+        self._agenda.add(time_s + _LINGER_S, flow.number, self._finish_ended)
         if not (flow.reset or flow.up.waiting or flow.down.waiting):
             flow.listener.over()
+
+    def _finish_ended(self, _time_s: float, number: int) -> None:
+        if flow := self._lingering.get(number):
+            self._finish(flow)
 
     def _finish(self, flow: Flow) -> None:
         """Tell what still waits, and then the end; the flow is forgotten."""
@@ -161,6 +172,7 @@ class Reassembler:
             self._report(half, flow.last_s)
             self.halves.pop(half.key, None)  # both are one where a packet's ends are the same
         del self._flows[flow.number]
+        self._lingering.pop(flow.number, None)
         self._kept_bytes -= self._keeping.pop(flow.number, 0)
         flow.listener.close(flow, _reason(flow))
         flow.let_go()

@@ -14,7 +14,7 @@ from mitml4.screen.terminal import Color, is_terminal, wants_color, width_of
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-__all__ = ["progress_of", "progress_of_all"]
+__all__ = ["progress_of", "progress_of_all", "progress_within"]
 
 _NARROW: Final = 72
 """Columns; below them the progress bar has no room for sizes and times."""
@@ -43,6 +43,18 @@ def progress_of_all(files: Sequence[str], color: Color) -> Iterator[Callable[[st
         task = progress.add_task(_label(f"{len(files)} captures"), total=total)
         progress.refresh()
         yield lambda name: progress.update(task, advance=_size(name), refresh=True)
+
+
+@contextmanager
+def progress_within(file: str, color: Color) -> Iterator[Callable[[int], None]]:
+    """A bar for a file that other processes read; call what it yields with the bytes read."""
+    if not _has_terminal():
+        yield lambda _: None
+        return
+    with _bar(color, auto_refresh=False) as progress:
+        task = progress.add_task(_label(file), total=_size(file))
+        progress.refresh()
+        yield lambda read: progress.update(task, completed=read, refresh=True)
 
 
 def _has_terminal() -> bool:

@@ -10,25 +10,20 @@ of others is void: it is read again, and from there on, captures are read one af
 
 from __future__ import annotations
 
-import os
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
-from multiprocessing import get_context
+from functools import partial
 from multiprocessing.connection import Connection, wait
-from multiprocessing.process import BaseProcess
 from tempfile import SpooledTemporaryFile
 from typing import Final, Self, TypeAlias
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import CaptureError, MitmError
 from mitml4.session.detect import CaptureOutcome
+from mitml4.session.reader_process import ReaderProcess
 
-__all__ = ["STOP", "CaptureProcesses", "Read"]
-
-STOP: Final = signal.SIGUSR1
-"""Tells a process to read no further, and to tell what it has read."""
+__all__ = ["CaptureProcesses", "Read"]
 
 Read: TypeAlias = Callable[[str, Callable[[bytes], object]], CaptureOutcome]
 """Reads the capture of this name, and gives its lines to a function, some whole ones at a time."""
@@ -38,15 +33,11 @@ _MAX_IN_MEMORY: Final = 8 << 20
 _BATCH_BYTES: Final = 1 << 18
 """About so many bytes of lines are handed on at a time."""
 _POLL_INTERVAL_S: Final = 0.2
-_IGNORED: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, STOP)
-"""Signals that the processes do not act on, which a terminal sends to all; STOP, as long as there
-is nothing to read."""
 
 
 @dataclass(slots=True, eq=False)
 class _Process:
-    process: BaseProcess
-    connection: Connection
+    reader: ReaderProcess
     capture: Capture | None = None
     """The one that it reads."""
 
@@ -138,28 +129,23 @@ class CaptureProcesses:
             process = idle[0] if idle else self._start()
             process.capture = Capture(self._names.popleft())
             self._begun.append(process.capture)
-            process.connection.send(process.capture.name)
+            process.reader.connection.send(process.capture.name)
 
     def _start(self) -> _Process:
-        context = get_context("fork")  # with all that is imported and configured by now
-        ours, theirs = context.Pipe()
-        others = [*(each.connection for each in self._processes), ours]
-        child = context.Process(target=_serve, args=(theirs, others, self._read), daemon=True)
-        child.start()
-        theirs.close()
-        process = _Process(child, ours)
+        readers = [each.reader for each in self._processes]
+        process = _Process(ReaderProcess.start(partial(_serve, self._read), readers))
         self._processes.append(process)
         return process
 
     def _receive(self) -> None:
         """What has come from processes, or nothing after a while."""
-        busy = {each.connection: each for each in self._processes if each.capture}
+        busy = {each.reader.connection: each for each in self._processes if each.capture}
         for connection in wait([*busy], _POLL_INTERVAL_S):
             process = busy[connection]  # type: ignore[index] # only connections are waited for
             capture = process.capture
             assert capture
             try:
-                message = process.connection.recv()
+                message = process.reader.connection.recv()
             except (EOFError, OSError):
                 self._lose(process, capture)
                 continue
@@ -173,13 +159,9 @@ class CaptureProcesses:
     def _lose(self, process: _Process, capture: Capture) -> None:
         """A process has ended in the middle of a capture."""
         self._processes.remove(process)
-        process.process.join()
-        process.connection.close()
         capture.forget()
-        code = process.process.exitcode or 0
-        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         failure = CaptureError(
-            f"{capture.name} was not read: its process has ended ({how})",
+            f"{capture.name} was not read: its process has ended ({process.reader.how_ended()})",
             hint="with --jobs 1, a capture has all memory to itself",
         )
         capture.outcome = CaptureOutcome(failure=failure)
@@ -187,8 +169,7 @@ class CaptureProcesses:
     def _stop_all_but(self, first: Capture) -> None:
         reading = next(each for each in self._processes if each.capture is first)
         self._kill([each for each in self._processes if each is not reading])
-        if reading.process.pid:
-            os.kill(reading.process.pid, STOP)
+        reading.reader.stop()
 
     def _begin_again(self) -> None:
         """What was read behind the first capture is void."""
@@ -202,25 +183,16 @@ class CaptureProcesses:
     def _kill(self, processes: list[_Process]) -> None:
         for each in list(processes):
             self._processes.remove(each)
-            each.process.kill()
-            each.process.join()
-            each.connection.close()
+            each.reader.kill()
 
 
-def _serve(connection: Connection, others: Iterable[Connection], read: Read) -> None:
+def _serve(read: Read, connection: Connection) -> None:
     """Read captures, in a process that has just begun, until the first process ends."""
-    for each in others:
-        each.close()  # or it would not be noticed that the first process ends
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    try:
-        while True:
-            name = connection.recv()
-            try:
-                connection.send(read(name, connection.send))
-            except (BrokenPipeError, EOFError):
-                raise
-            except Exception as error:  # a fault of ours is told as if it had been there
-                connection.send(error)
-    except (EOFError, OSError):
-        return
+    while True:
+        name = connection.recv()
+        try:
+            connection.send(read(name, connection.send))
+        except (BrokenPipeError, EOFError):
+            raise
+        except Exception as error:  # a fault of ours is told as if it had been there
+            connection.send(error)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from datetime import UTC, datetime
-from typing import Final
+from typing import Final, TypeAlias
 
 from mitml4 import __version__
 from mitml4.capture import reports
@@ -14,6 +14,7 @@ from mitml4.capture.files.comments import CaptureSide
 from mitml4.capture.flow import Flow
 from mitml4.capture.follow import Copies, Statistics, follow
 from mitml4.capture.packet import Packet
+from mitml4.capture.sharing import Share
 from mitml4.capture.tls.secrets import Secrets
 from mitml4.dataclass import dataclass
 from mitml4.encoding import renumbered
@@ -21,7 +22,6 @@ from mitml4.engine.plaintext import Plaintext, PlaintextMoved
 from mitml4.errors import CaptureError
 from mitml4.events import (
     Action,
-    Event,
     FlowClose,
     FlowError,
     FlowLayer,
@@ -35,7 +35,9 @@ from mitml4.session.reporting.hub import Hub
 from mitml4.session.reporting.totals import Totals
 from mitml4.sinks.jsonl import Line
 
-__all__ = ["CaptureOutcome", "CaptureSession"]
+__all__ = ["CaptureEvent", "CaptureOutcome", "CaptureSession"]
+
+CaptureEvent: TypeAlias = FlowOpen | FlowLayer | LayerEvent | FlowError | FlowClose
 
 _MAX_SIDES: Final = 64
 """Only those of the packets that are being read."""
@@ -88,12 +90,15 @@ class CaptureSession:
             )
         )
 
-    def read(self, packets: Iterable[Packet]) -> None:
-        """Publish the events of a capture. Raises CaptureError where it is broken, after all that
-        could be read."""
+    def read(self, packets: Iterable[Packet], *, told: int = 0) -> None:
+        """Publish the events of a capture, except the first ones where so many are `told`. Raises
+        CaptureError where it is broken, after all that could be read."""
         copies = self._copies if self.hub.wants(PlaintextMoved) else None
-        for event in self.events(packets, self.hub.wants, copies):
-            self.hub.publish(event)
+        for number, event in enumerate(self.events(packets, self.hub.wants, copies)):
+            if number < told:
+                self.hub.count(event)
+            else:
+                self.hub.publish(event)
 
     def _copies(self, flow: Flow, clock_ns: Callable[[], int], port: int | None) -> Plaintext:
         number = self._before + flow.number
@@ -104,10 +109,11 @@ class CaptureSession:
         packets: Iterable[Packet],
         wants: Callable[[type], bool] = lambda _kind: True,
         copies: Copies | None = None,
-    ) -> Iterator[Event]:
+        share: Share | None = None,
+    ) -> Iterator[CaptureEvent]:
         """The events of a capture; of protocols' events, those whose class is wanted. Raises
         CaptureError where it is broken, after all that could be read. `copies` makes what takes the
-        copies of decrypted TLS."""
+        copies of decrypted TLS. `share`: which flows are followed."""
         self._before = self.flows
         self._sides.clear()
         time_s, time = 0.0, _date(0.0)
@@ -119,6 +125,7 @@ class CaptureSession:
                 secrets=self.secrets,
                 shown=self.shown,
                 copies=copies,
+                share=share,
                 statistics=statistics,
             ):
                 if report.time_s != time_s:
@@ -130,11 +137,18 @@ class CaptureSession:
         finally:
             self.cut_short += statistics.evicted
 
-    def add(self, outcome: CaptureOutcome, lines: Iterator[bytes]) -> None:
+    def add(self, outcome: CaptureOutcome, lines: Iterable[bytes]) -> None:
         """Publish the lines of a capture that another process has read, and count it."""
+        self.add_lines(renumbered(some, self.flows) for some in lines)
+        self.count(outcome)
+
+    def add_lines(self, lines: Iterable[bytes]) -> None:
+        """Publish lines of events, some whole ones at a time, with the numbers that they have."""
         for some in lines:
-            data = renumbered(some, self.flows)
-            self.hub.publish(Line(0, len(data), data))
+            self.hub.publish(Line(0, len(some), some))
+
+    def count(self, outcome: CaptureOutcome) -> None:
+        """What was read by another process is told."""
         self.flows += outcome.totals.flows
         self.hub.totals.add_captured(outcome.totals)
         self.hub.lost_events += outcome.dropped_events
@@ -177,7 +191,7 @@ class CaptureSession:
             content=content,
         )
 
-    def _flow_event(self, report: reports.FlowReport, time: datetime) -> Event:
+    def _flow_event(self, report: reports.FlowReport, time: datetime) -> CaptureEvent:
         flow = report.flow
         number = self._before + flow.number
         match report:

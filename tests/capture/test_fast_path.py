@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mitml4.capture import follow as follow_module
-from mitml4.capture.fast_path import fast_path
+from mitml4.capture.fast_path import Step, fast_path
 from mitml4.capture.follow import follow
-from mitml4.capture.network.dissector import Datagram, Dissector, Segment
+from mitml4.capture.network.dissector import Datagram, Dissector
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Closed, Report
 from mitml4.engine import interpreter
@@ -86,13 +86,15 @@ def told(reports: Iterable[Report]) -> list[object]:
 
 
 def dissected(
-    packets: Iterable[Packet], _: object, _datagrams: object, dissector: Dissector
-) -> Iterator[tuple[float, Segment]]:
-    """All segments, by the way that reads every header."""
-    for time_s, link_type, data, start, end in packets:
+    packets: Iterable[Packet], _: object, _datagrams: object, dissector: Dissector, **_how: object
+) -> Iterator[Step]:
+    """All segments and datagrams, by the way that reads every header."""
+    for number, (time_s, link_type, data, start, end) in enumerate(packets):
         unit = dissector.unit(link_type, data[start:end])
-        if unit and len(unit) == 6:
-            yield time_s, unit
+        for each in (*dissector.carriers, unit):
+            if each is not None:
+                yield number, time_s, each
+        dissector.carriers.clear()
 
 
 @pytest.fixture
@@ -101,14 +103,15 @@ def looked_at(monkeypatch: pytest.MonkeyPatch) -> list[Packet]:
     seen: list[Packet] = []
 
     def watching(
-        packets: Iterable[Packet], halves: Any, datagrams: Any, dissector: Dissector
-    ) -> Iterator[tuple[float, Segment | None]]:
+        packets: Iterable[Packet], halves: Any, datagrams: Any, dissector: Dissector, **how: Any
+    ) -> Iterator[Step]:
         for packet in packets:
-            skipped = dissector.skipped.total()
-            segments = list(fast_path([packet], halves, datagrams, dissector))
-            if segments or dissector.skipped.total() > skipped:
+            units, skipped = 0, dissector.skipped.total()
+            for step in fast_path([packet], halves, datagrams, dissector, **how):
+                units += step[-1] is not None
+                yield step
+            if units or dissector.skipped.total() > skipped:
                 seen.append(packet)
-            yield from segments
 
     monkeypatch.setattr(follow_module, "fast_path", watching)
     return seen
@@ -126,9 +129,8 @@ def test_the_short_way_finds_the_same_segment(wire: Any) -> None:
                     )
                     packet = (time_s, link_type, data, start, max(end + beyond, start))
                     short, long = Dissector(), Dissector()
-                    nobody = SimpleNamespace(halves={}, take=None)
-                    assert list(fast_path([packet], {}, nobody, short)) == list(
-                        dissected([packet], {}, nobody, long)
+                    assert list(fast_path([packet], {}, {}, short)) == list(
+                        dissected([packet], {}, {}, long)
                     )
                     assert short.skipped == long.skipped
 
@@ -285,34 +287,10 @@ def test_no_report_tells_whether_packets_took_the_fast_path(wire: Any, data: st.
         assert quick == told(follow(packets))
 
 
-class Taken:
-    """Takes datagrams, and no flow of theirs is known."""
-
-    def __init__(self) -> None:
-        self.halves: dict[bytes, Any] = {}
-        self.datagrams: list[Datagram] = []
-
-    def take(self, _time_s: float, datagram: Datagram) -> None:
-        self.datagrams.append(datagram)
-
-
 def datagrams_of(way: Any, packet: Packet, *, tunnels: bool) -> list[Datagram]:
     """The datagrams in a packet, outermost first."""
-    taken = Taken()
-    for _ in way([packet], {}, taken, Dissector(tunnels=tunnels)):
-        pass
-    return taken.datagrams
-
-
-def by_dissector(
-    packets: Iterable[Packet], _: object, taken: Taken, dissector: Dissector
-) -> Iterator[None]:
-    for time_s, link_type, data, start, end in packets:
-        unit = dissector.unit(link_type, data[start:end])
-        for each in (*dissector.carriers, unit):
-            if each is not None and len(each) == 3:
-                taken.take(time_s, each)
-        yield
+    steps = way([packet], {}, {}, Dissector(tunnels=tunnels))
+    return [unit for _, _, unit in steps if len(unit) == 3]
 
 
 VXLAN, TEREDO, DNS, OTHER = 4789, 3544, 53, 40000
@@ -350,5 +328,5 @@ def test_a_datagram_is_what_the_dissector_finds(
     frame = heads[version] + ip
     captured = min(max(len(frame) + errors[2], 0), len(frame))
     packet = (1.0, link_type, b"\xff" * 7 + frame + b"\xff" * 7, 7, 7 + captured)
-    expected = datagrams_of(by_dissector, packet, tunnels=tunnels)
+    expected = datagrams_of(dissected, packet, tunnels=tunnels)
     assert datagrams_of(fast_path, packet, tunnels=tunnels) == expected

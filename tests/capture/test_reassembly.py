@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mitml4.address import Address
+from mitml4.capture.agenda import Agenda
 from mitml4.capture.flow import ALL, CloseReason, Flow
 from mitml4.capture.network.dissector import ACK, FIN, RST, SYN, Segment
 from mitml4.capture.reassembly import Reassembler
@@ -98,7 +99,8 @@ class Table:
     heard: list[Recorder] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.reassembler = Reassembler(self._listen, **self.limits)
+        self.agenda = Agenda()
+        self.reassembler = Reassembler(self._listen, agenda=self.agenda, **self.limits)
         self.time_s = 0.0
 
     def _listen(self, flow: Flow) -> Recorder:
@@ -108,11 +110,14 @@ class Table:
     def take(self, *segments: Segment) -> Recorder:
         for each in segments:
             self.time_s += 0.001
+            for _ in self.agenda.pass_to(self.time_s):
+                pass
             self.reassembler.take(self.time_s, each)
         return self.heard[-1]
 
     def close(self) -> Recorder:
-        self.reassembler.close()
+        for _ in self.reassembler.close():
+            pass
         return self.heard[-1]
 
 
@@ -366,8 +371,11 @@ def test_a_flow_that_has_ended_is_forgotten_after_a_while() -> None:
     table, old = opened()
     table.take(up(101, flags=RST), up(101, b"late"))
     assert old.reason is None
-    table.time_s += 60
+    table.time_s += 29
     table.take(segment(("192.0.2.9", 1), SERVER, 1, flags=SYN))
+    assert old.reason is None
+    table.time_s += 1
+    table.take(segment(("192.0.2.9", 1), SERVER, 2))
     assert old.reason == "reset"
     assert old.streams[UP] == b"late"
 
@@ -462,7 +470,8 @@ def test_whatever_comes_every_flow_is_closed_once_and_nothing_is_kept(
         table.reassembler.take(1.0, each)
         for heard in table.heard:
             heard.grants[UP] = heard.grants[UP] or grant
-    table.reassembler.close()
+    for _ in table.reassembler.close():
+        pass
     assert all(heard.reason for heard in table.heard)
     assert table.reassembler._kept_bytes == 0
     assert not table.reassembler.halves

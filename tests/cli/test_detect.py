@@ -339,6 +339,46 @@ def test_several_processes_tell_the_same_as_one(http: Path, tmp_path: Path) -> N
         assert told[-1]["flows"] == 23
 
 
+@pytest.fixture
+def ftp(tmp_path: Path) -> Path:
+    """A capture of FTP that announces connections, and of these, with others between them."""
+    records = []
+
+    def connection(client: int, server: int, *said: tuple[bool, bytes]) -> None:
+        records.append(segment(client, server, 1, 0, 2, b""))
+        records.append(segment(server, client, 1, 2, 18, b""))
+        at = {True: 2, False: 2}
+        for is_up, data in said:
+            source, destination = (client, server) if is_up else (server, client)
+            records.append(segment(source, destination, at[is_up], at[not is_up], 16, data))
+            at[is_up] += len(data)
+
+    for number in range(20):
+        connection(40100 + number, 9000, (True, b"\x01ask"), (False, b"\x02answer"))
+        said = (False, b"229 Entering (|||%d|)\r\n" % (30000 + number))
+        login = (False, b"220 FTP\r\n"), (True, b"USER a\r\n"), (False, b"230 in\r\n")
+        if number > 9:
+            connection(40200 + number, 21, *login, (True, b"EPSV\r\n"), said)
+        connection(40300 + number, 30000 + number, (False, b"\x00\x01\x02 of a file"))
+    path = tmp_path / "ftp.pcap"
+    path.write_bytes(capture(*records))
+    return path
+
+
+def test_several_processes_tell_of_one_capture_the_same_as_one(http: Path, ftp: Path) -> None:
+    """Also where one of them has to go on, since flows announce others."""
+    cut = ftp.with_name("cut.pcap")
+    cut.write_bytes(http.read_bytes()[:-20])
+    for path in (http, cut, ftp):
+        for options in ([], ["--headers"], ["--payload"], ["--filter", "port:9000"]):
+            alone, together = (detect("--jobs", jobs, *options, str(path)) for jobs in ("1", "3"))
+            assert (together.returncode, together.stderr) == (alone.returncode, alone.stderr)
+            assert without_the_process(together.stdout) == without_the_process(alone.stdout)
+            assert alone.returncode == (path == cut)
+    stacks = [event["stack"] for event in events(detect(str(ftp)).stdout) if "stack" in event]
+    assert stacks.count(["ftp-data"]) == stacks.count(["ftp"]) == 10
+
+
 SECRET = b"CLIENT_RANDOM " + b"00" * 32 + b" " + b"00" * 48 + b"\n"
 
 

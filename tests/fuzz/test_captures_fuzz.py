@@ -20,7 +20,7 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import pytest
 from hypothesis import given
@@ -28,9 +28,9 @@ from hypothesis import strategies as st
 
 from bench.synthesis import synthesise
 from mitml4.capture import follow as follow_module
-from mitml4.capture.datagrams import DatagramFlows
+from mitml4.capture.fast_path import Step
 from mitml4.capture.files.reader import read_packets
-from mitml4.capture.network.dissector import Dissector, Segment
+from mitml4.capture.network.dissector import Dissector
 from mitml4.capture.packet import Packet
 from mitml4.encoding import encode
 from mitml4.errors import CaptureError
@@ -252,21 +252,17 @@ def detected(data: bytes) -> list[Event]:
 
 
 def dissected(
-    packets: Iterable[Packet], _: object, datagrams: DatagramFlows, dissector: Dissector
-) -> Iterator[tuple[float, Segment | None]]:
+    packets: Iterable[Packet], _: object, _datagrams: object, dissector: Dissector, **how: Any
+) -> Iterator[Step]:
     """All segments and datagrams, without the fast path."""
-    for time_s, link_type, data, start, end in packets:
+    for number, (time_s, link_type, data, start, end) in enumerate(packets):
+        if time_s >= how["agenda"].due_s:
+            yield number, time_s, None
         unit = dissector.unit(link_type, data[start:end])
-        taken = dissector.carriers.copy()
+        for each in (*dissector.carriers, unit):
+            if each is not None:
+                yield number, time_s, each
         dissector.carriers.clear()
-        if unit and len(unit) == 3:
-            taken.append(unit)
-        for datagram in taken:
-            datagrams.take(time_s, datagram)
-        if taken:
-            yield time_s, None
-        if unit and len(unit) == 6:
-            yield time_s, unit
 
 
 @given(number=st.integers(0, 2**64 - 1))

@@ -14,8 +14,9 @@ import pytest
 
 from mitml4.errors import CaptureError, MitmError
 from mitml4.session import capture_processes
-from mitml4.session.capture_processes import STOP, CaptureProcesses, Read
+from mitml4.session.capture_processes import CaptureProcesses, Read
 from mitml4.session.detect import CaptureOutcome
+from mitml4.session.reader_process import STOP
 
 Send = Callable[[bytes], object]
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from mirroring.comparison import parsed
-from mitml4.capture.datagrams import DatagramHalf
 from mitml4.capture.fast_path import fast_path
 from mitml4.capture.files.reader import read_packets
 from mitml4.capture.flow import ALL, CloseReason, Flow
-from mitml4.capture.network.dissector import Datagram, Dissector
+from mitml4.capture.network.dissector import Dissector
 from mitml4.capture.reassembly import Reassembler
 from mitml4.errors import CaptureError, ProtocolError
 from mitml4.protocols.conversation import MAX_PEEK, Direction
@@ -87,16 +86,6 @@ def hellos_in(stream: bytes) -> Iterator[bytes]:
         at = stream.find(b"\x16\x03", at)
 
 
-class _NoDatagrams:
-    """Takes no interest in UDP."""
-
-    def __init__(self) -> None:
-        self.halves: dict[bytes, DatagramHalf] = {}
-
-    def take(self, time_s: float, datagram: Datagram) -> None:
-        pass
-
-
 def hellos_of(path: Path) -> list[bytes]:
     """Of a capture, or of a file with one hello."""
     found: list[bytes] = []
@@ -105,10 +94,11 @@ def hellos_of(path: Path) -> list[bytes]:
     reassembler = Reassembler(lambda _: _ClientStream(found))
     with path.open("rb") as stream, suppress(CaptureError):
         packets = read_packets(stream, path.name)
-        for time_s, segment in fast_path(packets, reassembler.halves, _NoDatagrams(), Dissector()):
-            if segment:
-                reassembler.take(time_s, segment)
-    reassembler.close()
+        for _, time_s, unit in fast_path(packets, reassembler.halves, {}, Dissector()):
+            if unit and len(unit) == 6:
+                reassembler.take(time_s, unit)
+    for _ in reassembler.close():
+        pass
     return found
 
 

@@ -65,6 +65,10 @@ class Hub:
         takers = self._takers.get(kind)
         self._give(event, self._takers_of(kind) if takers is None else takers)
 
+    def count(self, event: Published) -> None:
+        """The same for an event that the sinks have already: only the totals are told of it."""
+        self._give(event, _publishers(_kind(event), (self.totals,)))
+
     def _give(self, event: Published, takers: Takers) -> None:
         for take in takers:
             try:

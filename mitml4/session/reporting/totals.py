@@ -124,7 +124,7 @@ class Totals:
             flows=self.flows,
             bytes_up=self.bytes_up,
             bytes_down=self.bytes_down,
-            stacks=dict(self.stacks.most_common()),
+            stacks=dict(sorted(self.stacks.items(), key=lambda each: (-each[1], each[0]))),
             dropped_events=dropped_events,
             refused_connections=self.refused,
             reason=reason,

@@ -1,0 +1,247 @@
+"""One capture that is read by several processes, each of which follows a part of its flows.
+
+What a process tells of a capture has its place there (capture/sharing.py). All of it is put
+together here in that order, so the lines are those of one process: flows get their numbers
+when they open, and the names that answers of DNS have given their addresses by then.
+
+A process stops where what it tells may depend on flows of others. All that was told before that
+is right; the capture is then read again by one process, which tells what comes after it.
+"""
+
+from __future__ import annotations
+
+import marshal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import field
+from functools import partial
+from heapq import merge
+from itertools import count
+from multiprocessing.connection import Connection, wait
+from operator import itemgetter
+from typing import Any, Final, Self, TypeAlias
+
+from mitml4.capture.known import Known
+from mitml4.capture.packet import Packet
+from mitml4.capture.sharing import NAMED_LATER, Order, Part
+from mitml4.dataclass import dataclass
+from mitml4.encoding import with_name, with_number
+from mitml4.errors import CaptureError
+from mitml4.events import FlowClose, FlowOpen
+from mitml4.protocols.datagram import Resolved
+from mitml4.session.detect import CaptureOutcome, CaptureSession
+from mitml4.session.reader_process import ReaderProcess
+from mitml4.sinks.jsonl import line_of
+
+__all__ = ["CaptureShares", "DependentError", "Message", "ReadPart", "put_together", "tell_part"]
+
+Message: TypeAlias = tuple[Order, int, bytes, Any]
+"""Where it stands; the number of a flow in its part, and a line of it, with the addresses of both
+ends if it opens, or with `_CLOSED`; or 0, and a name that a client has been told."""
+ReadPart: TypeAlias = Callable[[Part, Callable[[bytes | int], object]], CaptureOutcome]
+"""Follows this part of the capture, and gives messages to a function, many at a time, or how many
+bytes of the file have been read."""
+
+_CLOSED: Final = 1
+_BATCH: Final = 500
+_MAX_AHEAD: Final = 50_000
+"""Messages of a process that wait for those of others, some 300 bytes each."""
+_BATCH_BYTES: Final = 1 << 18
+_POLL_INTERVAL_S: Final = 0.2
+_MARSHAL: Final = 2
+"""The version without references: nothing here is there twice. It takes half the time of pickle."""
+
+
+class DependentError(Exception):
+    """The flows of a part depend on flows of others from here on."""
+
+
+# What a process tells
+
+
+def tell_part(
+    session: CaptureSession, packets: Iterable[Packet], part: Part, send: Callable[[bytes], object]
+) -> None:
+    """Follow the flows of a part, and send what is told of them. Raises CaptureError, as
+    `CaptureSession.read`, and DependentError."""
+    headers = session.shown.headers
+    publish = session.hub.publish
+    messages: list[Message] = []
+    try:
+        for event in session.events(packets, share=part):
+            if part.depends_from:
+                break
+            publish(event)
+            if part.names:
+                messages += _names(part, part.order)
+            more: Any = None
+            if type(event) is FlowOpen:
+                more = event.client.ip, event.destination.ip
+            elif type(event) is FlowClose:
+                more = _CLOSED
+            messages.append((part.order, event.flow, line_of(event, headers=headers), more))
+            if len(messages) >= _BATCH:
+                send(marshal.dumps(messages, _MARSHAL))
+                messages.clear()
+    finally:
+        send(marshal.dumps(messages, _MARSHAL))
+    if part.depends_from:
+        raise DependentError
+
+
+def _names(part: Part, until: Order) -> Iterator[Message]:
+    """What answers have said before this: flows that open from there on have these names."""
+    said, part.names[:] = part.names[:], []
+    for each in said:
+        order, client, resolved = each
+        if order < until:
+            yield order, 0, b"", (client, resolved.name, resolved.ip, resolved.for_everybody)
+        else:
+            part.names.append(each)
+
+
+# All of them put together
+
+
+def put_together(streams: Iterable[Iterable[Message]]) -> Iterator[bytes]:
+    """The lines of all parts, in their order; the flows are numbered from 1."""
+    known = Known()
+    numbers: dict[int, int] = {}
+    flows = count(1)
+    for _, flow, line, more in merge(*streams, key=itemgetter(0)):
+        if not flow:
+            client, *resolved = more
+            known.add_name(client, Resolved(*resolved))
+            continue
+        if isinstance(more, tuple):
+            numbers[flow] = next(flows)
+            line = with_name(line, NAMED_LATER, known.name_of(*more))
+        yield with_number(line, flow, numbers[flow])
+        if more == _CLOSED:
+            del numbers[flow]
+
+
+@dataclass(slots=True, eq=False)
+class _Stream:
+    """What comes from one process."""
+
+    reader: ReaderProcess
+    messages: deque[Message] = field(default_factory=deque)
+    outcome: CaptureOutcome | DependentError | None = None
+
+
+class CaptureShares:
+    """As many processes, until the end of a `with`."""
+
+    def __init__(
+        self,
+        name: str,
+        count: int,
+        read: ReadPart,
+        *,
+        is_stopped: Callable[[], object],
+        on_progress: Callable[[int], object],
+    ) -> None:
+        """`is_stopped`: whether no more is to be read; it is asked several times a second.
+        `on_progress` is told how many bytes of the file have been read."""
+        self.told = 0
+        """Lines that `lines` has given."""
+        self._name = name
+        self._count = count
+        self._read = read
+        self._is_stopped = is_stopped
+        self._on_progress = on_progress
+        self._streams: list[_Stream] = []
+
+    def __enter__(self) -> Self:
+        for index in range(self._count):
+            serve = partial(_serve, self._read, Part(index, self._count))
+            readers = [each.reader for each in self._streams]
+            self._streams.append(_Stream(ReaderProcess.start(serve, readers)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stream in self._streams:
+            stream.reader.kill()
+
+    @property
+    def outcomes(self) -> list[CaptureOutcome]:
+        """Of all processes, once all lines are told."""
+        return [each.outcome for each in self._streams if isinstance(each.outcome, CaptureOutcome)]
+
+    def lines(self) -> Iterator[bytes]:
+        """Some whole lines at a time; their flows are numbered from 1. Raises DependentError where
+        one process has to go on, and CaptureError where a process has ended."""
+        some: list[bytes] = []
+        size = 0
+        failure: CaptureError | DependentError | None = None
+        try:
+            for line in put_together(map(self._messages_of, self._streams)):
+                some.append(line)
+                size += len(line)
+                if size >= _BATCH_BYTES:
+                    yield self._tell(some)
+                    some, size = [], 0
+        except (CaptureError, DependentError) as error:
+            failure = error
+        if some:
+            yield self._tell(some)
+        if failure:
+            raise failure
+
+    def _tell(self, some: list[bytes]) -> bytes:
+        lines = b"".join(some)
+        self.told += lines.count(b"\n")
+        return lines
+
+    def _messages_of(self, stream: _Stream) -> Iterator[Message]:
+        while True:
+            while stream.messages:
+                yield stream.messages.popleft()
+            if isinstance(stream.outcome, DependentError):
+                raise stream.outcome
+            if stream.outcome:
+                return
+            self._receive()
+
+    def _receive(self) -> None:
+        """What has come from processes, or nothing after a while."""
+        if self._is_stopped():
+            for each in self._streams:
+                each.reader.stop()
+        streams = {
+            each.reader.connection: each
+            for each in self._streams
+            if each.outcome is None and len(each.messages) < _MAX_AHEAD
+        }
+        for connection in wait([*streams], _POLL_INTERVAL_S):
+            stream = streams[connection]  # type: ignore[index] # only connections are waited for
+            try:
+                message = stream.reader.connection.recv()
+            except (EOFError, OSError):
+                self._streams.remove(stream)
+                raise CaptureError(
+                    f"{self._name} was read in part: a process has ended"
+                    f" ({stream.reader.how_ended()})",
+                    hint="with --jobs 1, a capture has all memory to itself",
+                ) from None
+            if isinstance(message, bytes):
+                stream.messages += marshal.loads(message)
+            elif isinstance(message, int):
+                self._on_progress(message)
+            elif isinstance(message, CaptureOutcome | DependentError):
+                stream.outcome = message
+            else:
+                raise message
+
+
+def _serve(read: ReadPart, part: Part, connection: Connection) -> None:
+    """Read a part, in a process that has just begun."""
+    outcome: Any
+    try:
+        outcome = read(part, connection.send)
+    except (BrokenPipeError, EOFError):
+        raise
+    except Exception as error:  # a fault of ours is told as if it had been there
+        outcome = error
+    connection.send(outcome)
