@@ -281,6 +281,8 @@ class Session:
         self._fail_output(str(self.config.keylog), failure)
 
     def _fail_output(self, name: str, failure: MitmError) -> None:
+        if name in self.cut_off:  # each process finds out that the key log cannot be written
+            return
         self.cut_off.add(name)
         self._complain(failure)
         self.hub.publish(OutputFailed(failure.message))

@@ -84,7 +84,7 @@ class Background(Generic[Item]):
             with self._lock:
                 is_kept = self._waiting.put(item, flow, size, is_vital=is_vital)
             if not is_kept:
-                self._not_written += 1
+                self._not_written += not self._is_unread
             elif not self._has_news:
                 self._tell_news()
 
@@ -114,6 +114,11 @@ class Background(Generic[Item]):
         self._timeout.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
         self._tell_news()
 
+    @property
+    def _is_unread(self) -> bool:
+        """Whether its reader has gone: nobody misses what is not written any more."""
+        return self._reader_gone or isinstance(self._failure, ConnectionError)
+
     def _tell_news(self) -> None:
         if not self._has_news:
             self._has_news = True
@@ -124,9 +129,10 @@ class Background(Generic[Item]):
         """Drop what is queued, and everything that follows. If the thread still writes, that is the
         last that it does, and it closes the file."""
         with self._lock:
-            self._not_written += len(self._waiting)
-            if not self._has_ended.is_set():
-                self._not_written += self._being_written
+            if not self._is_unread:
+                self._not_written += len(self._waiting)
+                if not self._has_ended.is_set():
+                    self._not_written += self._being_written
             self._waiting = FairQueue(Shares(0), Shares(0))
             self._is_abandoned = True
         self._use.close()

@@ -6,6 +6,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -408,6 +409,17 @@ async def test_secrets_go_to_the_key_log_and_to_the_sinks_that_want_them(tmp_pat
     assert session.on_secret
     session.on_secret(line)
     assert (tmp_path / "keys").read_bytes() == line + b"\n"
+
+
+async def test_a_key_log_that_several_processes_cannot_write_is_told_of_once() -> None:
+    complaints: list[MitmError] = []
+    config = SessionConfig(output="none", keylog=Path("/dev/full"))
+    session = Session(config, print, complaints.append)
+    assert session.on_secret
+    session.on_secret(b"CLIENT_RANDOM 00 11")
+    (own,) = complaints
+    session._lose_key_log(MitmError(own.message))  # what a worker has found out
+    assert complaints == [own]
 
 
 async def test_open_flows_are_measured_when_a_display_asks(flow_source, nursery) -> None:

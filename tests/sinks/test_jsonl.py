@@ -211,6 +211,9 @@ async def test_a_reader_that_goes_while_a_write_is_under_way_ends_it(numbered, p
                 sink.publish(numbered(size))
             await trio.to_thread.run_sync(os.read, read_end, 1)
             os.close(read_end)
+    assert sink.dropped == 0  # nobody was there to miss anything
+    sink.publish(numbered(0))
+    assert sink.dropped == 0
 
 
 async def test_a_full_disk_is_an_error_that_names_the_file(numbered) -> None:

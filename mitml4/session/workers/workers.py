@@ -88,8 +88,6 @@ class Workers:
         """What was told to all workers, as far as a new one has to know it."""
         self._expectations: dict[int, Expectations] = {}
         """Of each source."""
-        self._failed: set[str] = set()
-        """Errors of outputs that were told."""
         self._surplus = 0
         self._alone_up_to = house.config.alone_up_to
         self._needed = trio.Event()
@@ -320,10 +318,8 @@ class Workers:
                 now_s = trio.current_time()
                 self._expectations[source].add(announcement, client, server, now_s)
                 self._broadcast(message, worker)
-            case ("failed", message, hint):  # by each worker
-                if message not in self._failed:
-                    self._failed.add(message)
-                    self._fail_output(MitmError(message, hint=hint))
+            case ("failed", message, hint):
+                self._fail_output(MitmError(message, hint=hint))
             case ("failed hook", script, hook, what, reason):
                 self._scripts[script].say_once(hook, HookError(what, reason))
             case ("pong",):
