@@ -9,7 +9,7 @@ from typing import Final
 
 from cachetools import LRUCache
 from OpenSSL import SSL
-from OpenSSL._util import lib
+from OpenSSL._util import ffi, lib
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import ClientHello
@@ -36,6 +36,17 @@ _USUAL_LEVEL: Final = 2
 """112 bits; OpenSSL's default since 3.2, and Debian's before that."""
 _SERVER_HELLO: Final = b"SSLv3/TLS read server hello"
 _CERTIFICATE_REQUEST: Final = b"SSLv3/TLS read server certificate request"
+_FFDHE_2048: Final = b"""\
+-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+"""
+"""RFC 7919 §A.1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,6 +178,7 @@ class Contexts:
         for certificate in leaf.chain:
             context.add_extra_chain_cert(certificate)
         context.use_privatekey(leaf.key)
+        _set_finite_field(context)
         context.set_ocsp_server_callback(_give_staple)
         if alpn:
             context.set_alpn_select_callback(
@@ -184,6 +196,15 @@ class Contexts:
             log = self.keylog
             context.set_keylog_callback(lambda _, line: log(line))
         return context
+
+
+def _set_finite_field(context: SSL.Context) -> None:
+    """What finite-field Diffie-Hellman is done with up to TLS 1.2. On its own, OpenSSL has it only
+    for clients that name such a group (RFC 7919), which few do. `Context.load_tmp_dh` wants a
+    file."""
+    bio = ffi.gc(lib.BIO_new_mem_buf(_FFDHE_2048, len(_FFDHE_2048)), lib.BIO_free)
+    parameters = lib.PEM_read_bio_DHparams(bio, ffi.NULL, ffi.NULL, ffi.NULL)
+    lib.SSL_CTX_set_tmp_dh(context._context, ffi.gc(parameters, lib.DH_free))
 
 
 def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
