@@ -132,7 +132,8 @@ def write_debian_package(root: Path, packages: Path, version: str, out: Path) ->
     shutil.copy(out / "licences.txt", documents / "copyright")
     shutil.copy(ROOT / "README.md", documents)
     write_compressed(documents / "changelog.gz", (ROOT / "CHANGELOG.md").read_bytes())
-    compiling = ("-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+    # Again what was compiled when it was started, with the time and the temporary directory.
+    compiling = ("-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash")
     run(DEBIAN_PYTHON, *compiling, "-s", root, "-p", "/", packages)
 
     architecture = run("dpkg", "--print-architecture").strip()

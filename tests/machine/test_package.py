@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -40,10 +41,26 @@ STEPS = {
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
+    return build(tmp_path_factory.mktemp("dist"))
+
+
+def build(out: Path) -> Path:
     tool = (sys.executable, ROOT / "tools/package.py", "--out", out)
-    subprocess.run(tool, check=True, capture_output=True)
+    # Python may write what it compiles, as where a person builds.
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    subprocess.run(tool, check=True, capture_output=True, env=environment)
     return out
+
+
+def test_two_builds_are_the_same_bytes(built: Path, tmp_path: Path) -> None:
+    again = build(tmp_path)
+    assert {each.name for each in built.iterdir()} == {each.name for each in again.iterdir()}
+    differing = [
+        each.name
+        for each in built.iterdir()
+        if each.read_bytes() != (again / each.name).read_bytes()
+    ]
+    assert differing == []
 
 
 def test_components_and_licences_are_listed(built: Path) -> None:
