@@ -24,7 +24,7 @@ from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.names import cipher_name, group_name, version_name
 from mitml4.tls.bridge.connection import Connection
-from mitml4.tls.bridge.errors import CannotBridge
+from mitml4.tls.bridge.errors import CannotBridge, StaysClosed
 from mitml4.tls.bridge.flight import ClientFinished, Flight, Shown
 from mitml4.tls.bridge.identity import Identity
 from mitml4.tls.bridge.leg import PeerAlert
@@ -75,7 +75,7 @@ class BridgedHandshake(BridgedServer):
         try:
             flight = await self.hear_server()
         except CannotBridge as reason:
-            return await self._give_back(str(reason))
+            return await self._give_back(reason)
         if isinstance(flight, GivenUp):
             return flight
         self._describe(flight)
@@ -111,12 +111,18 @@ class BridgedHandshake(BridgedServer):
             return None
         return Identity(given.chain_der, given.key)
 
-    async def _give_back(self, reason: str) -> NotBridged:
-        """Let OpenSSL do it, on another connection. Raises HandshakeError if there is none."""
-        self.tools.engine_memory.forced(self.engine_site, reason)
-        server_side = None
-        if not self.legs.is_committed and self._again:
-            server_side = await self._again.connect()
+    async def _give_back(self, cause: CannotBridge) -> NotBridged | GivenUp:
+        """Let OpenSSL do it, on another connection, or nobody. Raises HandshakeError if there is no
+        other one."""
+        reason, server_side = str(cause), None
+        if isinstance(cause, StaysClosed):
+            if given_up := await self.give_up(reason):
+                return given_up
+            self.visit.needs(reason)
+        else:
+            self.tools.engine_memory.forced(self.engine_site, reason)
+            if not self.legs.is_committed and self._again:
+                server_side = await self._again.connect()
         if server_side is None:
             await self.send_last(
                 self.bridge.server_side, self.legs.server.fail(Alert.USER_CANCELED)

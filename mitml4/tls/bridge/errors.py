@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["CannotBridge"]
+__all__ = ["CannotBridge", "StaysClosed"]
 
 
 class CannotBridge(Exception):  # noqa: N818, it is no error: the flow goes another way
     """The bytes are legal, but the bridge cannot continue with them. The message says why."""
+
+
+class StaysClosed(CannotBridge):
+    """Nor can OpenSSL: the two ends have agreed on what only they can do."""

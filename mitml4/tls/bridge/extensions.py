@@ -19,6 +19,8 @@ from mitml4.remember import remembered
 from mitml4.tls.bridge.wire import Fields, vector
 
 __all__ = [
+    "CERTIFICATE_TYPES",
+    "X509",
     "Place",
     "RawExtensions",
     "check_answers",
@@ -35,6 +37,9 @@ __all__ = [
     "read_vector",
 ]
 
+CERTIFICATE_TYPES: Final = (Extension.CLIENT_CERTIFICATE_TYPE, Extension.SERVER_CERTIFICATE_TYPE)
+X509: Final = b"\0"  # RFC 7250 §3
+"""The body of such an answer, if it chooses what there is without it."""
 _OCSP: Final = 1  # RFC 6066 §8
 _UNCOMPRESSED: Final = 0  # RFC 8422 §5.1.2
 _MIN_RECORD_SIZE: Final = 64  # RFC 8449 §4

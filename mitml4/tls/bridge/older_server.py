@@ -19,8 +19,8 @@ from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import messages
-from mitml4.tls.bridge.errors import CannotBridge
-from mitml4.tls.bridge.extensions import Place, check_answers
+from mitml4.tls.bridge.errors import CannotBridge, StaysClosed
+from mitml4.tls.bridge.extensions import CERTIFICATE_TYPES, X509, Place, check_answers
 from mitml4.tls.bridge.flight import Flight, ServerFinished
 from mitml4.tls.bridge.hello import RelayedHello
 from mitml4.tls.bridge.identity import Identity, public_key
@@ -53,6 +53,7 @@ _RELAYED: Final = frozenset(
         Extension.HEARTBEAT,
         Extension.ALPN,
         Extension.SIGNED_CERTIFICATE_TIMESTAMP,
+        *CERTIFICATE_TYPES,
         Extension.EXTENDED_MASTER_SECRET,
         Extension.RECORD_SIZE_LIMIT,
         Extension.SESSION_TICKET,
@@ -84,7 +85,9 @@ class OlderServer:
         _check(offered, hello)
         _check_ends(hello, verify_data)
         self.chosen = choose(hello)
-        for kind in hello.extensions.types:
+        for kind, value in hello.extensions.items:
+            if kind in CERTIFICATE_TYPES and value != X509:
+                raise StaysClosed("a certificate of another type than X.509")
             if kind not in _RELAYED:
                 raise CannotBridge(f"extension {kind}")
         self._exchange: ServerKeyExchange | None = None

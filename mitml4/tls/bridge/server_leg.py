@@ -25,8 +25,14 @@ from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import certificates, messages, older_messages
 from mitml4.tls.bridge.delegation import verify_credential
-from mitml4.tls.bridge.errors import CannotBridge
-from mitml4.tls.bridge.extensions import Place, RawExtensions, check_answers
+from mitml4.tls.bridge.errors import CannotBridge, StaysClosed
+from mitml4.tls.bridge.extensions import (
+    CERTIFICATE_TYPES,
+    X509,
+    Place,
+    RawExtensions,
+    check_answers,
+)
 from mitml4.tls.bridge.flight import SETTINGS, Flight, Retry, ServerFinished
 from mitml4.tls.bridge.hello import RelayedHello
 from mitml4.tls.bridge.identity import Identity, answer_request, public_key
@@ -38,15 +44,9 @@ __all__ = ["ServerLeg"]
 
 _TLS_1_2: Final = 0x0303
 _TLS_1_3: Final = 0x0304
-_X509: Final = 0  # RFC 7250 §3
 _DOWNGRADES: Final = (b"DOWNGRD\x01", b"DOWNGRD\x00")  # RFC 8446 §4.1.3
 _BROKEN_SCHEMES: Final = frozenset({0x0201, 0x0203, 0x0401, 0x0501, 0x0601})
 """PKCS #1 and SHA-1: RFC 8446 §4.2.3 excludes them from CertificateVerify."""
-
-_CERTIFICATE_TYPES: Final = (
-    Extension.CLIENT_CERTIFICATE_TYPE,
-    Extension.SERVER_CERTIFICATE_TYPE,
-)
 _RELAYED: Final = frozenset(
     {
         Extension.SERVER_NAME,
@@ -55,7 +55,7 @@ _RELAYED: Final = frozenset(
         Extension.USE_SRTP,
         Extension.HEARTBEAT,
         Extension.ALPN,
-        *_CERTIFICATE_TYPES,
+        *CERTIFICATE_TYPES,
         Extension.RECORD_SIZE_LIMIT,
         *SETTINGS,
         Extension.ENCRYPTED_CLIENT_HELLO,
@@ -244,8 +244,9 @@ class ServerLeg(Leg):
         for kind, value in answer.extensions.items:
             if kind not in _RELAYED:
                 raise CannotBridge(f"extension {kind}")
-            if kind in _CERTIFICATE_TYPES and value != bytes([_X509]):
-                raise CannotBridge("a certificate of another type than X.509")
+            if kind in CERTIFICATE_TYPES and value != X509:
+                # OpenSSL would not offer the type, and the server would show a certificate instead.
+                raise StaysClosed("a certificate of another type than X.509")
         own = self.hello.record_size_limit
         if own and (limit := answer.record_size_limit):
             self.limit_records(sent=limit - 1, received=own - 1)

@@ -18,8 +18,8 @@ from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension
 from mitml4.protocols.tls.records import HandshakeType, RecordType
 from mitml4.tls.bridge import messages, older_messages
 from mitml4.tls.bridge.client_leg import ClientLeg
-from mitml4.tls.bridge.errors import CannotBridge
-from mitml4.tls.bridge.extensions import RawExtensions
+from mitml4.tls.bridge.errors import CannotBridge, StaysClosed
+from mitml4.tls.bridge.extensions import CERTIFICATE_TYPES, RawExtensions
 from mitml4.tls.bridge.flight import Flight, Retry, ServerFinished
 from mitml4.tls.bridge.hello import Replacements, relay_hello
 from mitml4.tls.bridge.leg import PeerAlert
@@ -757,6 +757,20 @@ def test_delegated_credentials_that_are_not_known_are_left_to_openssl() -> None:
     offer = Offer(more={Extension.DELEGATED_CREDENTIAL: b"\0\x02\x04\x03"})
     with pytest.raises(CannotBridge):
         meet({"certificate": change}, offer=offer)
+
+
+@pytest.mark.parametrize("version", [TLS_1_3, TLS_1_2])
+@pytest.mark.parametrize("kind", CERTIFICATE_TYPES)
+def test_keys_without_a_certificate_are_left_to_the_two_ends(kind: int, version: int) -> None:
+    """RFC 7250: OpenSSL does not offer the types, and would get a certificate."""
+    offer = replace(Offer() if version == TLS_1_3 else only_1_2(), more={kind: b"\2\2\0"})
+    message = "encrypted_extensions" if version == TLS_1_3 else "server_hello"
+    chosen = {body: {message: with_extensions((kind, body))} for body in (b"\0", b"\2")}
+    with pytest.raises(StaysClosed):
+        meet(chosen[b"\2"], version=version, offer=offer)
+    flight = meet(chosen[b"\0"], version=version, offer=offer)
+    answers = flight.extensions or flight.hello
+    assert answers.extensions.get(kind) == b"\0"
 
 
 def test_certificates_that_cannot_be_read_are_left_to_openssl() -> None:
