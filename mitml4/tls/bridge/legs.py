@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Final
 
 from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.tls.bridge.client_leg import ClientLeg
@@ -34,6 +35,10 @@ from mitml4.tls.bridge.server_leg import ServerLeg
 from mitml4.tls.bridge.tickets import SiteTickets, TicketRelay
 
 __all__ = ["Legs"]
+
+_MAX_LATE_SIGNATURES: Final = 8
+"""Of one connection. A record may have thirty requests, and each costs us a signature: with a large
+RSA key, seven milliseconds in which nothing else moves."""
 
 
 class Legs:
@@ -218,15 +223,19 @@ class Legs:
 
     def late_answer(self) -> Callable[[bytes, bytes], bytes] | None:
         """What answers a server that asks for a certificate later (RFC 8446 §4.6.2), as
-        `Connection.answer_request` has it; None: the client has not offered that."""
+        `Connection.answer_request` has it; None: the client has not offered that. A server that
+        asks again and again gets no certificate any more."""
         flight = self._flight
         assert flight
         if flight.older or not self.hello.parsed.has(Extension.POST_HANDSHAKE_AUTH):
             return None
         transcript, identity = self.server.transcript.copy(), self.identity
-        name = flight.suite.hash
+        name, left = flight.suite.hash, _MAX_LATE_SIGNATURES
 
         def answer(request: bytes, secret: bytes) -> bytes:
-            return answer_late_request(request, identity, transcript.copy(), name, secret)
+            nonlocal left
+            shown = identity if left else None
+            left = max(left - 1, 0)
+            return answer_late_request(request, shown, transcript.copy(), name, secret)
 
         return answer

@@ -21,6 +21,7 @@ from mitml4.tls.bridge.hello import Replacements, relay_hello
 from mitml4.tls.bridge.identity import Identity
 from mitml4.tls.bridge.leg import PeerAlert
 from mitml4.tls.bridge.legs import Legs
+from mitml4.tls.bridge.records import Messages
 from mitml4.tls.bridge.server_leg import ServerLeg
 from mitml4.tls.bridge.tickets import SiteTickets, Tickets
 from tests.tls.bridge.peers import (
@@ -238,6 +239,24 @@ def test_a_server_that_asks_for_a_certificate(version: int, kind: str | None) ->
     assert flow.flight
     assert flow.flight.asks_certificate
     assert bool(asked) == bool(kind)
+
+
+def test_a_server_that_asks_again_and_again_gets_few_signatures() -> None:
+    own, key = certificate()
+    identity = Identity((own.public_bytes(Encoding.DER),), key)
+    client = client_context()
+    lib.SSL_CTX_set_post_handshake_auth(client._context, 1)
+    flow = Flow.of(client, server_context(), identity=identity).run()
+    answer = flow.bridged.late_answer()
+    assert answer
+    algorithms = (Extension.SIGNATURE_ALGORITHMS, bytes.fromhex("00020403"))
+    request = messages.CertificateRequest(b"again", RawExtensions((algorithms,))).encode()
+    kinds = []
+    for _ in range(32):
+        read = Messages()
+        read.feed(answer(request, bytes(32)))
+        kinds.append([kind for kind, _ in iter(read.next, None)])
+    assert kinds == [[11, 15, 20]] * 8 + [[11, 20]] * 24
 
 
 @pytest.mark.parametrize("version", [SSL.TLS1_2_VERSION, SSL.TLS1_3_VERSION])
