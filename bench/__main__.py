@@ -24,7 +24,6 @@ from bench.readers import READERS, Reader
 from bench.report import ALL_FIGURES, Report, Sample, parse_size
 from bench.startup import StartupFigure
 from mitml4.errors import MachineError, MitmError
-from mitml4.net.processes import become_subreaper
 
 RESULTS = Path(__file__).parent / "results"
 ALL_PEERS: tuple[Peer | Reader, ...] = (*PEERS, *READERS)
@@ -201,7 +200,6 @@ def measure(given: argparse.Namespace) -> None:
 def main() -> int:
     # SIGTERM must remove the lab, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    become_subreaper()  # the parent of mitml4's workers
     try:
         measure(options())
     except MitmError as error:

@@ -39,11 +39,10 @@ def parse_cpu_ticks(stat: str) -> int:
 
 
 def tree(pid: int) -> list[int]:
-    """The process and its living descendants. mitml4's helpers and workers have no parent but the
-    subreaper, which this process has to be."""
-    found = [pid, *filter(_is_of_mitml4, _children(os.getpid()))]
+    """The process and its living descendants."""
+    found = [pid]
     for parent in found:
-        found += [each for each in _children(parent) if each not in found]
+        found += _children(parent)
     return found
 
 
@@ -53,13 +52,6 @@ def _children(pid: int) -> list[int]:
         return [int(each) for task in tasks for each in (task / "children").read_text().split()]
     except OSError:  # it ended between two reads
         return []
-
-
-def _is_of_mitml4(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"mitml4: ")
-    except OSError:
-        return False
 
 
 def cpu_seconds(pid: int) -> float:

@@ -21,7 +21,6 @@ from bench.kept_alive import Load, h2load, wrk
 from bench.lab import CONGESTION_CONTROL, Lab
 from bench.peers import Mitml4, Mitml4One, Standing
 from bench.processes import parse_cpu_ticks, tree
-from mitml4.net.processes import become_subreaper
 
 _CORES: Final = 2
 _CONNECTIONS: Final = 96
@@ -93,7 +92,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.workers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    become_subreaper()  # the parent of workers
     cores = sorted(os.sched_getaffinity(0))
     costs: dict[tuple[str, str], list[list[float]]] = {}
     memory: dict[str, list[float]] = {}
@@ -102,10 +100,10 @@ def main() -> None:
             for peer in (Mitml4One(), _Several()):
                 with peer.standing(lab) as standing:
                     assert standing.pid
+                    _connections(lab, standing)
                     for core, process in zip(cores, _carrying(standing.pid), strict=False):
                         for thread in Path(f"/proc/{process}/task").iterdir():
                             os.sched_setaffinity(int(thread.name), (core,))
-                    _connections(lab, standing)
                     for what, load in _LOADS.items():
                         cost = _cost(standing.pid, partial(load, lab, standing))
                         costs.setdefault((peer.name, what), []).append(cost)
