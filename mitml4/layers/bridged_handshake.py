@@ -159,7 +159,8 @@ class BridgedHandshake(BridgedServer):
         if isinstance(verification, GivenUp):
             return verification
         leaf = await self.make_leaf(presented, verification, flight.version)
-        self.legs.tickets.seen = self.details.certificate
+        if leaf.is_cached:  # tickets keep what was found, and the server decides how much that is
+            self.legs.tickets.seen = self.details.certificate
         # The client is asked again: another program may look the same, and have a certificate.
         asks = flight.asks_certificate and self.visit.declines and not self.legs.identity
         return Shown(chain=leaf.chain_der, key=leaf.key, staple=leaf.staple, asks=asks)

@@ -24,7 +24,14 @@ from mitml4.tls.presented import Presented
 from mitml4.tls.sent_chain import AUTHORITY_ALONE
 from mitml4.tls.verify import Unknown, Verification, Verifier
 
-__all__ = ["Assessment", "CertificateTools", "assess", "make_leaf", "unknown_to_all"]
+__all__ = [
+    "Assessment",
+    "CertificateTools",
+    "assess",
+    "make_leaf",
+    "unknown_to_all",
+    "verified_details",
+]
 
 _REMEMBERED_CERTIFICATES: Final = 512
 _MAX_BYTES: Final = 16 * 1024
@@ -58,7 +65,8 @@ def assess(
 ) -> Assessment:
     """What is wrong with the server, as far as a leaf of ours shows it to the client."""
     verification = tools.verifier.verify(presented, _expected_name(hello, context))
-    details = None if presented.leaf is None else _details(presented.leaf)
+    leaf = presented.leaf
+    details = None if leaf is None else verified_details(leaf, verification.reason)
     hidden = [*presented.faults]
     shown = verification
     if tools.upstream == "ignore":
@@ -74,10 +82,21 @@ def assess(
         hidden = [*verification.hidden, *hidden]
     return Assessment(
         verification=shown,
-        details=details and _verified(details, verification.reason),
+        details=details,
         is_rejected=tools.upstream == "reject" and verification.is_refused,
         hidden="; ".join(hidden),
     )
+
+
+def verified_details(leaf: bytes, reason: str) -> CertificateDetails | None:
+    """The same object for the same arguments, as long as it is kept; None for bytes that are no
+    certificate. `reason`: how it has verified."""
+    details = _details(leaf)
+    if details is None:
+        return None
+    if len(leaf) > _MAX_BYTES:
+        return replace(details, verify=reason)
+    return _verified(details, reason)
 
 
 def unknown_to_all(verification: Verification) -> Verification:
