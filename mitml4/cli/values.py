@@ -270,7 +270,10 @@ def parse_output(text: str) -> Path:
     if not text:
         raise UsageError("the name of the file is empty", hint="as in: -o events.jsonl")
     if text == "-":
-        raise UsageError("standard output is no file", hint="--json writes the events there")
+        raise UsageError(
+            "standard output is no file",
+            hint="--json writes the events there; for the rest: mkfifo -m 600 NAME",
+        )
     return Path(text)
 
 
