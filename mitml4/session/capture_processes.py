@@ -127,9 +127,13 @@ class CaptureProcesses:
             if not idle and len(self._processes) >= self._count:
                 return
             process = idle[0] if idle else self._start()
+            try:
+                process.reader.connection.send(self._names[0])
+            except OSError:  # it was killed meanwhile
+                self._kill([process])
+                continue
             process.capture = Capture(self._names.popleft())
             self._begun.append(process.capture)
-            process.reader.connection.send(process.capture.name)
 
     def _start(self) -> _Process:
         readers = [each.reader for each in self._processes]

@@ -154,15 +154,23 @@ class CaptureShares:
         self._streams: list[_Stream] = []
 
     def __enter__(self) -> Self:
-        for index in range(self._count):
-            serve = partial(_serve, self._read, Part(index, self._count))
-            readers = [each.reader for each in self._streams]
-            self._streams.append(_Stream(ReaderProcess.start(serve, readers)))
+        """Raises OSError if a limit forbids so many processes."""
+        try:
+            for index in range(self._count):
+                self._start(Part(index, self._count))
+        except OSError:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
         for stream in self._streams:
             stream.reader.kill()
+
+    def _start(self, part: Part) -> None:
+        readers = [each.reader for each in self._streams]
+        reader = ReaderProcess.start(partial(_serve, self._read, part), readers)
+        self._streams.append(_Stream(reader))
 
     @property
     def outcomes(self) -> list[CaptureOutcome]:

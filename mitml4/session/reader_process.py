@@ -33,15 +33,21 @@ class ReaderProcess:
     def start(
         cls, serve: Callable[[Connection], None], others: Iterable[ReaderProcess]
     ) -> ReaderProcess:
-        """It calls `serve` with its end of the connection. `others`: those that run already."""
+        """It calls `serve` with its end of the connection. `others`: those that run already. Raises
+        OSError if a limit forbids it."""
         context = get_context("fork")  # with all that is imported and configured by now
         ours, theirs = context.Pipe()
         not_theirs = [*(each.connection for each in others), ours]
         child = context.Process(target=_serve, args=(serve, theirs, not_theirs), daemon=True)
         before = signal.signal(STOP, signal.SIG_IGN)  # it may come before the child has begun
-        child.start()
-        signal.signal(STOP, before)
-        theirs.close()
+        try:
+            child.start()
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            signal.signal(STOP, before)
+            theirs.close()
         return cls(child, ours)
 
     def stop(self) -> None:

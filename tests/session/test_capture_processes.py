@@ -85,6 +85,22 @@ def test_of_a_process_that_is_killed_nothing_is_told_but_the_others() -> None:
     ]
 
 
+def test_an_idle_process_that_is_killed_is_replaced() -> None:
+    def read(name: str, send: Send) -> CaptureOutcome:
+        send(f"{name}\n".encode())
+        return CaptureOutcome()
+
+    lines = []
+    with CaptureProcesses("abcdef", 1, read, lambda: False) as reading:
+        for capture in reading.captures():
+            lines += capture.lines()
+            if capture.name == "b":  # nothing was given to the process yet
+                (process,) = multiprocessing.active_children()
+                process.kill()
+                process.join()
+    assert lines == [b"a\n", b"b\n", b"c\n", b"d\n", b"e\n", b"f\n"]
+
+
 def test_a_broken_capture_is_told_with_its_failure() -> None:
     def read(name: str, send: Send) -> CaptureOutcome:
         send(b"whole\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import marshal
 import multiprocessing
 import os
@@ -281,6 +282,26 @@ def test_of_a_process_that_is_killed_is_said_that_the_capture_was_read_in_part(b
 
     with shares(read) as both, pytest.raises(CaptureError, match=r"in part: .* \(SIGKILL\)"):
         list(both.lines())
+
+
+def test_where_a_limit_forbids_a_process_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = iter([os.fork])
+
+    def fork() -> int:
+        for each in outcomes:
+            return each()
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def read(_part: Part, _send: Callable[[bytes | int], object]) -> CaptureOutcome:
+        signal.alarm(10)  # or this test would not end where it fails
+        while True:
+            signal.pause()
+
+    before = signal.getsignal(STOP)
+    monkeypatch.setattr(os, "fork", fork)
+    with pytest.raises(OSError, match="temporarily unavailable"):
+        shares(read).__enter__()
+    assert signal.getsignal(STOP) is before
 
 
 def test_a_fault_in_a_process_is_raised_here() -> None:
