@@ -106,7 +106,6 @@ class CaptureReading:
 
         with progress_within(name, self.console.color) as on_progress:
             shares = CaptureShares(
-                name,
                 count,
                 partial(_read_part, self.session, name),
                 is_stopped=lambda: self.interruption.by,
@@ -117,8 +116,6 @@ class CaptureReading:
                     self.session.add_lines(shares.lines())
             except DependentError:
                 pass
-            except CaptureError as error:
-                return self._failed(error, None)
             else:
                 return self._count(shares.outcomes)
         return self.in_turn([name], told=shares.told)

@@ -4,12 +4,14 @@ What a process tells of a capture has its place there (capture/sharing.py). All 
 together here in that order, so the lines are those of one process: flows get their numbers
 when they open, and the names that answers of DNS have given their addresses by then.
 
-A process stops where what it tells may depend on flows of others. All that was told before that
-is right; the capture is then read again by one process, which tells what comes after it.
+A process stops where what it tells may depend on flows of others, or is killed, as where memory is
+short. All that was told before that is right; the capture is then read again by one process, which
+tells what comes after it.
 """
 
 from __future__ import annotations
 
+import logging
 import marshal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +28,6 @@ from mitml4.capture.packet import Packet
 from mitml4.capture.sharing import NAMED_LATER, Order, Part
 from mitml4.dataclass import dataclass
 from mitml4.encoding import with_name, with_number
-from mitml4.errors import CaptureError
 from mitml4.events import FlowClose, FlowOpen
 from mitml4.protocols.datagram import Resolved
 from mitml4.session.detect import CaptureOutcome, CaptureSession
@@ -51,9 +52,12 @@ _POLL_INTERVAL_S: Final = 0.2
 _MARSHAL: Final = 2
 """The version without references: nothing here is there twice. It takes half the time of pickle."""
 
+log = logging.getLogger(__name__)
+
 
 class DependentError(Exception):
-    """The flows of a part depend on flows of others from here on."""
+    """From here on, one process has to read the capture: the flows of a part depend on flows of
+    others, or its process was killed."""
 
 
 # What a process tells
@@ -135,7 +139,6 @@ class CaptureShares:
 
     def __init__(
         self,
-        name: str,
         count: int,
         read: ReadPart,
         *,
@@ -146,7 +149,6 @@ class CaptureShares:
         `on_progress` is told how many bytes of the file have been read."""
         self.told = 0
         """Lines that `lines` has given."""
-        self._name = name
         self._count = count
         self._read = read
         self._is_stopped = is_stopped
@@ -179,10 +181,10 @@ class CaptureShares:
 
     def lines(self) -> Iterator[bytes]:
         """Some whole lines at a time; their flows are numbered from 1. Raises DependentError where
-        one process has to go on, and CaptureError where a process has ended."""
+        one process has to go on."""
         some: list[bytes] = []
         size = 0
-        failure: CaptureError | DependentError | None = None
+        failure: DependentError | None = None
         try:
             for line in put_together(map(self._messages_of, self._streams)):
                 some.append(line)
@@ -190,7 +192,7 @@ class CaptureShares:
                 if size >= _BATCH_BYTES:
                     yield self._tell(some)
                     some, size = [], 0
-        except (CaptureError, DependentError) as error:
+        except DependentError as error:
             failure = error
         if some:
             yield self._tell(some)
@@ -227,12 +229,9 @@ class CaptureShares:
             try:
                 message = stream.reader.connection.recv()
             except (EOFError, OSError):
-                self._streams.remove(stream)
-                raise CaptureError(
-                    f"{self._name} was read in part: a process has ended"
-                    f" ({stream.reader.how_ended()})",
-                    hint="with --jobs 1, a capture has all memory to itself",
-                ) from None
+                log.info("a process that reads has ended: %s", stream.reader.how_ended())
+                stream.outcome = DependentError()
+                continue
             if isinstance(message, bytes):
                 stream.messages += marshal.loads(message)
             elif isinstance(message, int):

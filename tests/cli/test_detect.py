@@ -12,7 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -21,11 +21,18 @@ import jsonschema_rs
 import pytest
 from rich.cells import cell_len
 
+from bench.synthesis import synthesise
+from mitml4.capture.sharing import Part
+from mitml4.cli import capture_reading
+from mitml4.cli.main import run
 from mitml4.printable import printable
 from mitml4.schema import json_schema
+from mitml4.session.detect import CaptureOutcome, CaptureSession
 from tests import programs
 from tests.capture.conftest import Blocks
 from tests.programs import PIPE, Program
+
+Send = Callable[[bytes | int], object]
 
 
 def segment(source: int, destination: int, seq: int, ack: int, flags: int, data: bytes) -> bytes:
@@ -377,6 +384,29 @@ def test_several_processes_tell_of_one_capture_the_same_as_one(http: Path, ftp: 
             assert alone.returncode == (path == cut)
     stacks = [event["stack"] for event in events(detect(str(ftp)).stdout) if "stack" in event]
     assert stacks.count(["ftp-data"]) == stacks.count(["ftp"]) == 10
+
+
+def test_one_process_goes_on_where_another_one_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """All is told and counted as if one had read everything."""
+    path = synthesise(tmp_path / "busy.pcap", 1_000_000).path
+    alone = detect("--jobs", "1", str(path))
+    read_part = capture_reading._read_part
+
+    def killed(like: CaptureSession, name: str, part: Part, send: Send) -> CaptureOutcome:
+        def send_some(messages: bytes | int) -> None:
+            send(messages)
+            if isinstance(messages, bytes) and part.is_foreign(b"a flow of one"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return read_part(like, name, part, send_some)
+
+    monkeypatch.setattr(capture_reading, "_read_part", killed)
+    monkeypatch.setattr("mitml4.cli.detect._tune_gc", lambda: None)  # of the tests' process
+    assert run(["detect", "--jobs", "2", str(path)]) == 0
+    told = capfdbinary.readouterr().out
+    assert without_the_process(told) == without_the_process(alone.stdout)
 
 
 SECRET = b"CLIENT_RANDOM " + b"00" * 32 + b" " + b"00" * 48 + b"\n"
