@@ -49,6 +49,8 @@ class RemoteWorker(Carrier):
         self.silence = 0
         """Beats since anything came from it, while it has flows; it was asked at the first."""
         self.is_given_up = False
+        self.has_ended = False
+        """Whether the end of its channel was read."""
         self.flows: dict[int, RemoteFlow] = {}
         self.asked: dict[int, trio.CancelScope] = {}
         self.ended = trio.Event()
@@ -57,7 +59,13 @@ class RemoteWorker(Carrier):
     def begin(self, channel: Channel) -> None:
         """A process was started for it."""
         self.channel, self.serving = channel, trio.CancelScope()
-        self.silence, self.is_given_up = 0, False
+        self.silence, self.is_given_up, self.has_ended = 0, False, False
+        self.asked.clear()
+
+    @property
+    def is_able(self) -> bool:
+        """Whether it can be given flows."""
+        return bool(self.pid) and not (self.is_silent or self.is_given_up or self.has_ended)
 
     @property
     def is_silent(self) -> bool:

@@ -210,7 +210,7 @@ class Workers:
             self._needed.set()
         for each in self.workers:
             self._catch_up(each)
-        able = [each for each in self.workers if each.pid and not each.is_silent]
+        able = [each for each in self.workers if each.is_able]
         carrier = self._balance.choose(number, able)
         if not isinstance(carrier, RemoteWorker):
             return Flow(number, connection, services, process)
@@ -272,10 +272,11 @@ class Workers:
 
     def _catch_up(self, worker: RemoteWorker) -> None:
         """Take what a worker has said already: the next flow may depend on it."""
-        if worker.channel:
+        if worker.channel and not worker.is_given_up:
             try:
                 found = worker.channel.receive_nowait()
-            except EOFError:  # which the task finds that serves it
+            except EOFError:  # the task that serves it finds this too, and replaces it
+                worker.has_ended = True
                 return
             if found:
                 worker.silence = 0
@@ -295,7 +296,8 @@ class Workers:
                     self._publish(event)
             case ("ask", number, what, *arguments):
                 assert worker.nursery
-                worker.nursery.start_soon(self._answer, worker, number, what, arguments)
+                worker.asked[number] = scope = trio.CancelScope()  # a cancel may come at once
+                worker.nursery.start_soon(self._answer, worker, scope, number, what, arguments)
             case ("cancel", number):
                 if scope := worker.asked.get(number):
                     scope.cancel()
@@ -337,12 +339,17 @@ class Workers:
     # Answers
 
     async def _answer(
-        self, worker: RemoteWorker, number: int, what: str, arguments: Sequence[Any]
+        self,
+        worker: RemoteWorker,
+        scope: trio.CancelScope,
+        number: int,
+        what: str,
+        arguments: Sequence[Any],
     ) -> None:
         error: Exception | None = None
         value: Any = None
         stream: TcpStream | None = None
-        with trio.CancelScope() as worker.asked[number]:
+        with scope:
             try:
                 match what, arguments:
                     case "accept", (key,):

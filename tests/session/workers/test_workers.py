@@ -71,6 +71,7 @@ class Connection:
         self.far = None
 
     async def accept(self):
+        await trio.lowlevel.checkpoint()
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.far = socket.create_connection(listener.getsockname())
             return TcpStream(listener.accept()[0])
@@ -269,6 +270,34 @@ async def test_a_worker_that_ends_takes_its_flows_and_is_replaced(house, nursery
     await heard(house.starter.started[2], "learned")
     other.send("end", 2)
     await told(lambda: not house.workers.workers[1].flows)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_has_ended_is_given_no_flows(house, nursery):
+    one, other = house.starter.started
+    one.close()  # and nothing of this session has run since
+    other.close()
+    assert isinstance(house.workers.begin(1, Connection(), house.services), Flow)
+
+
+async def test_a_worker_that_is_given_up_is_given_no_flows_whatever_it_says(house, nursery):
+    one, _ = house.starter.started
+    first, second = house.workers.workers
+    first.pid = second.pid = FIRST_PID  # no process has this number
+    one.send("ask", 1, "accept", 1)
+    first.give_up()
+    second.give_up()
+    assert isinstance(house.workers.begin(1, Connection(), house.services), Flow)
+    assert not first.asked
+
+
+async def test_a_question_that_is_cancelled_at_once_is_not_answered(house, nursery):
+    one, _ = house.starter.started
+    house.begin(nursery, 1)
+    one.gather(("ask", 7, "accept", 1))
+    one.send("cancel", 7)
+    (_, number, _, _), descriptor = await heard(one, "answer")
+    assert (number, descriptor) == (7, None)
     nursery.cancel_scope.cancel()
 
 
