@@ -7,6 +7,7 @@ announcements (`Expectations`), bounded and short-lived, and looks up the flows 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Literal, TypeAlias
 
 from mitml4.dataclass import dataclass
@@ -38,6 +39,8 @@ class Expectations:
     """The announcements of all flows that have not been fulfilled."""
 
     def __init__(self) -> None:
+        self.on_add: Callable[[Announcement, str, str], None] | None = None
+        """Takes what is added here; None: no other process needs it."""
         self._expected: dict[tuple[Transport, str, int], tuple[float, str]] = {}
 
     def __bool__(self) -> bool:
@@ -45,6 +48,12 @@ class Expectations:
 
     def add(self, announcement: Announcement, client: str, server: str, now_s: float) -> None:
         """`client` and `server`: the addresses of the flow that announces it."""
+        self.copy(announcement, client, server, now_s)
+        if self.on_add:
+            self.on_add(announcement, client, server)
+
+    def copy(self, announcement: Announcement, client: str, server: str, now_s: float) -> None:
+        """Add one that a flow of another process announces."""
         host = announcement.host or (client if announcement.of_client else server)
         key = announcement.transport, host, announcement.port
         self._expected.pop(key, None)

@@ -25,7 +25,7 @@ from mitml4.net.dial import abort
 from mitml4.net.listener import Ends, IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.process import RunningProcess
-from mitml4.protocols.expected import Announcement, Expectations, Transport
+from mitml4.protocols.expected import Expectations, Transport
 from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.session.config import SessionConfig
 from mitml4.session.destinations.policy import LivePolicy
@@ -180,7 +180,7 @@ class Worker:
                 self._house.memory.take(share)
             case ("announce", source, announcement, client, server):
                 expecting = self._outlets[source].expecting
-                expecting.hear(announcement, client, server, trio.current_time())
+                expecting.copy(announcement, client, server, trio.current_time())
             case ("ticket", ours, packed):
                 self._tickets.learn(ours, packed)
             case ("pins" | "engines" as what, *change):
@@ -377,24 +377,15 @@ class _Resolver(trio.abc.HostnameResolver):
 
 
 class _Expecting(Expectations):
-    """Connections that were announced: the session knows those of all workers, and looks up a flow
-    before it begins. What a client asks for in a tunnel is looked up here, so each worker is told
-    of those of the others."""
+    """Connections that were announced: the session knows those of all processes, and looks up a
+    flow before it begins. What a client asks for in a tunnel is looked up here, so each worker has
+    those of the others too."""
 
-    def __init__(self, source: int, tell: Callable[[Message], None]) -> None:
+    def __init__(self, source: int, send: Callable[[Message], None]) -> None:
         super().__init__()
-        self._source = source
-        self._tell = tell
+        self.on_add = lambda *added: send(("announce", source, *added))
         self.expected: str | None = None
         """Of the flow that begins."""
-
-    def add(self, announcement: Announcement, client: str, server: str, now_s: float) -> None:
-        self.hear(announcement, client, server, now_s)
-        self._tell(("announce", self._source, announcement, client, server))
-
-    def hear(self, announcement: Announcement, client: str, server: str, now_s: float) -> None:
-        """One of another worker."""
-        super().add(announcement, client, server, now_s)
 
     def take(self, transport: Transport, host: str, port: int, now_s: float) -> str | None:
         return self.expected

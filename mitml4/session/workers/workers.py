@@ -211,12 +211,18 @@ class Workers:
         for each in self.workers:
             self._catch_up(each)
         able = [each for each in self.workers if each.is_able]
+        self._share_announcements(services)
         carrier = self._balance.choose(number, able)
         if not isinstance(carrier, RemoteWorker):
             return Flow(number, connection, services, process)
-        self._expectations[services.source] = services.expectations
         self._surplus -= not number
         return RemoteFlow(number or self._surplus, carrier, connection, services, process)
+
+    def _share_announcements(self, services: Services) -> None:
+        """Workers look up what clients ask for in tunnels."""
+        if services.source not in self._expectations:
+            self._expectations[services.source] = services.expectations
+            services.expectations.on_add = partial(self.tell, "announce", services.source)
 
     def tell(self, *message: Any) -> None:
         """Tell all workers what the session has learned."""
@@ -296,8 +302,8 @@ class Workers:
                     self._publish(event)
             case ("ask", number, what, *arguments):
                 assert worker.nursery
-                worker.asked[number] = scope = trio.CancelScope()  # a cancel may come at once
-                worker.nursery.start_soon(self._answer, worker, scope, number, what, arguments)
+                asked_for = worker.asked[number] = trio.CancelScope()  # a cancel may come at once
+                worker.nursery.start_soon(self._answer, worker, asked_for, number, what, arguments)
             case ("cancel", number):
                 if scope := worker.asked.get(number):
                     scope.cancel()
@@ -318,7 +324,7 @@ class Workers:
                 self._broadcast(message, worker)
             case ("announce", source, announcement, client, server):
                 now_s = trio.current_time()
-                self._expectations[source].add(announcement, client, server, now_s)
+                self._expectations[source].copy(announcement, client, server, now_s)
                 self._broadcast(message, worker)
             case ("failed", message, hint):
                 self._fail_output(MitmError(message, hint=hint))

@@ -15,6 +15,7 @@ from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import Accepted
 from mitml4.net.tcp import TcpStream
+from mitml4.protocols.expected import Announcement
 from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.session.config import SessionConfig
 from mitml4.session.flows.flow import Flow
@@ -528,6 +529,27 @@ async def test_what_one_has_learned_is_known_before_the_next_flow_begins(house, 
     names = [message[0] for message, _ in await other.receive()]
     assert names == ["share", "learned", "pins", "ticket", "begin"]
     assert house.interceptor.passthrough_cache.reason(client, site) == PINNED
+    nursery.cancel_scope.cancel()
+
+
+async def test_what_a_flow_announces_is_known_to_all_other_processes(house, nursery):
+    """Whichever process carries it: a worker looks up what a client asks for in a tunnel."""
+    one, other = house.starter.started
+    for number in (1, 2):
+        house.begin(nursery, number)
+    expectations = house.services.expectations
+    announced = [Announcement(protocol="ftp-data", transport="tcp", port=port) for port in (1, 2)]
+    expectations.add(announced[0], CLIENT.ip, SERVER.ip, trio.current_time())
+    for each in (one, other):
+        (message, _) = await heard(each, "announce")
+        assert message == ("announce", 0, announced[0], CLIENT.ip, SERVER.ip)
+    one.send("announce", 0, announced[1], CLIENT.ip, SERVER.ip)
+    (message, _) = await heard(other, "announce")
+    assert message == ("announce", 0, announced[1], CLIENT.ip, SERVER.ip)
+    assert expectations.take("tcp", SERVER.ip, 2, trio.current_time()) == "ftp-data"
+    house.workers.remember("toggle", "toggle")
+    messages = [message for message, _ in await heard_up_to(one, "toggle")]
+    assert ("announce", 0, announced[1], CLIENT.ip, SERVER.ip) not in messages  # its own
     nursery.cancel_scope.cancel()
 
 
