@@ -16,6 +16,7 @@ import pickle
 import socket
 import struct
 from collections import deque
+from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
 import trio
@@ -51,7 +52,7 @@ class Channel:
         self._read = bytearray()
         self._descriptors: deque[int | None] = deque()
         self._is_broken = False
-        """Whether nobody reads any more."""
+        """Whether a frame could not be sent, or nobody reads any more."""
 
     def gather(self, message: Message) -> None:
         """Send it soon, behind all others."""
@@ -72,7 +73,9 @@ class Channel:
         frame = memoryview(_HEAD.pack(len(data), descriptor is not None) + data)
         self._unsent.append((frame, descriptor))
         self.unsent_bytes += len(frame)
-        if len(self._unsent) == 1:
+        if self._is_broken:
+            self._break()
+        elif len(self._unsent) == 1:
             self._write()
         if self._unsent:
             self._news.set()
@@ -102,7 +105,10 @@ class Channel:
                 self._unsent.popleft()
 
     def _break(self) -> None:
+        """Send no more: what follows half a frame cannot be read. The other end reads the end."""
         self._is_broken = True
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
         for _, descriptor in self._unsent:
             if descriptor is not None:
                 os.close(descriptor)

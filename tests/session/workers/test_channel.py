@@ -1,5 +1,6 @@
 """Messages with descriptors between two ends of a channel."""
 
+import errno
 import os
 import socket
 
@@ -116,6 +117,36 @@ async def test_the_end_is_told_and_what_is_sent_then_is_dropped():
         os.fstat(reader)
     assert await ours.receive() == []
     ours.close()
+
+
+async def test_where_a_frame_cannot_be_sent_the_other_end_reads_the_end(ends, monkeypatch):
+    """The rest of it, or the next one, would be taken for something else."""
+    ours, other = ends
+    sock = ours._socket
+
+    class Short:
+        """A socket that the kernel has memory for only once."""
+
+        sent = 0
+
+        def sendmsg(self, _data, _attached):
+            if self.sent:
+                raise OSError(errno.ENOBUFS, os.strerror(errno.ENOBUFS))
+            self.sent = sock.send(b"half")
+            return self.sent
+
+        def __getattr__(self, name):
+            return getattr(sock, name)
+
+    monkeypatch.setattr(ours, "_socket", Short())
+    ours.send("lost")
+    monkeypatch.undo()
+    ours.send("next")
+    assert ours.unsent_bytes == 0
+    with trio.fail_after(10):
+        assert await other.receive() == []
+        other.send("its last")
+        assert await take(ours, 1) == [(("its last",), None)]
 
 
 async def test_what_a_process_may_not_have_is_missing_and_nothing_else(ends, monkeypatch):
