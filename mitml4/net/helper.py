@@ -111,7 +111,10 @@ def ask(
 
 def _receive(channel: socket.socket) -> Answer:
     """An answer, and the attached descriptors. Raises OSError, MachineError as the helper did."""
-    data, descriptors, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_DESCRIPTORS)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(channel, _MAX_MESSAGE, _MAX_DESCRIPTORS)
+    except ConnectionResetError as error:  # it has ended before it has read the request
+        raise _lost() from error
     for descriptor in descriptors:  # recv_fds ignores MSG_CMSG_CLOEXEC (Python 3.11)
         os.set_inheritable(descriptor, False)
     if not data:

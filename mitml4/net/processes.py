@@ -103,7 +103,9 @@ def wait_for_helper(pid: int, timeout_s: float = 5.0) -> None:
     with suppress(OSError):  # no descriptor is left: wait however long it takes
         descriptor = os.pidfd_open(pid)
         try:
-            if not select.select([descriptor], (), (), timeout_s)[0]:
+            ended = select.poll()  # select.select takes none above 1023
+            ended.register(descriptor, select.POLLIN)
+            if not ended.poll(timeout_s * 1000):
                 return
         finally:
             os.close(descriptor)

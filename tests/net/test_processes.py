@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -97,6 +98,24 @@ def test_helpers_are_reaped_also_where_their_channels_are_open() -> None:
         return count, [*children(), *channel.recv(1)]
 
     assert run_in_child(work, timeout_s=TIMEOUT_S) == [(2, [])]
+
+
+def test_a_helper_is_waited_for_whatever_the_number_of_its_descriptor() -> None:
+    """A session has thousands of descriptors, and select(2) takes none above 1023."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    many = 2000
+    if hard < many:
+        pytest.skip(f"ulimit -Hn {many}")
+
+    def work() -> list[int]:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, many), hard))
+        channel = helped()
+        for _ in range(1100):
+            os.dup(0)
+        wait_for_helpers(TIMEOUT_S)
+        return [*children(), *channel.recv(1)]
+
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [[]]
 
 
 @pytest.mark.parametrize("lists_children", [True, False])
