@@ -306,7 +306,7 @@ class Session:
         return workers
 
     def become_worker(self, complain: Complain) -> None:
-        """See `workers.worker.House`."""
+        """See `workers.worker.ParentSession`."""
         self._complain = complain
 
     async def _serve(self, sources: Sequence[FlowSource], interceptor: TlsInterceptor) -> None:

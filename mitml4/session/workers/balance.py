@@ -36,7 +36,7 @@ class Carrier:
 
 
 class Balance:
-    """The flows of all processes. It hears the events of the session."""
+    """The flows of all processes. It is a sink of the events of the session."""
 
     wants: ClassVar[tuple[type, ...]] = (FlowLayer, FlowClose)
 

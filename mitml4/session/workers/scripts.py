@@ -19,14 +19,14 @@ class AskedScript(HookEditor):
         script: HookEditor,
         number: int,
         ask: Callable[..., Awaitable[Any]],
-        tell: Callable[..., None],
+        send: Callable[..., None],
     ) -> None:
-        """`ask` gives the session's answer, `tell` tells it something."""
+        """`ask` gives the session's answer, `send` sends it something."""
         super().__init__(script.name, script.limit)
         self.info = script.info
         self._number = number
         self._ask = ask
-        self._tell = tell
+        self._send = send
 
     async def ask(self, head: dict[str, Any], contents: Contents) -> Frame:
         self.told.clear()  # the session keeps it
@@ -37,7 +37,7 @@ class AskedScript(HookEditor):
 
     def say_once(self, hook: str, error: HookError) -> None:
         """The session says it, once for all workers."""
-        self._tell("failed hook", self._number, hook, error.what, error.reason)
+        self._send("failed hook", self._number, hook, error.what, error.reason)
 
 
 async def asked(script: HookEditor, head: dict[str, Any], body: bytes) -> Frame | tuple[str, str]:

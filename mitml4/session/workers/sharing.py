@@ -98,19 +98,19 @@ class SharedTickets(Tickets):
     """The tickets of all processes."""
 
     def __init__(
-        self, clock: Callable[[], float], tell: Callable[[Message], None] | None = None
+        self, clock: Callable[[], float], send: Callable[[Message], None] | None = None
     ) -> None:
         """All processes have the same clock."""
         super().__init__(clock)
-        self.tell = tell
+        self.send = send
         """Takes each ticket that is issued here; None: there is no other process."""
         self._packed: FIFOCache[bytes, PackedTicket] = FIFOCache(MAX_TICKETS)
         """Those of others: few tickets are ever used."""
 
     def keep(self, ours: bytes, ticket: Ticket, lifetime_s: int = 0) -> bool:
         is_kept = super().keep(ours, ticket, lifetime_s)
-        if is_kept and self.tell:
-            self.tell(self._message(ours))
+        if is_kept and self.send:
+            self.send(self._message(ours))
         return is_kept
 
     def learn(self, ours: bytes, packed: PackedTicket) -> None:
@@ -153,15 +153,15 @@ def _unpacked(expires: float, common: bytes, own: tuple[Any, ...]) -> tuple[floa
 
 @dataclass(slots=True)
 class Learned:
-    """What connections have shown, in the session or in a worker: a change here is told, and the
+    """What connections have shown, in the session or in a worker: a change here is sent, and the
     changes of others are made here."""
 
     interceptor: TlsInterceptor
 
-    def tell_changes(self, tell: Callable[[Message], None]) -> None:
-        """`tell` is given each change that is made here."""
-        self.interceptor.passthrough_cache.on_change = lambda *change: tell(("pins", *change))
-        self.interceptor.engine_memory.on_change = lambda *change: tell(("engines", *change))
+    def send_changes(self, send: Callable[[Message], None]) -> None:
+        """`send` is given each change that is made here."""
+        self.interceptor.passthrough_cache.on_change = lambda *change: send(("pins", *change))
+        self.interceptor.engine_memory.on_change = lambda *change: send(("engines", *change))
 
     @property
     def state(self) -> tuple[object, ...]:

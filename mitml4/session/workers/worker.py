@@ -12,13 +12,12 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
 import trio
 
 from mitml4.address import Address
 from mitml4.dataclass import dataclass, replace
-from mitml4.events import VITAL, FlowOpen, LayerEvent
 from mitml4.hooks.editor import HookEditor, Info
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import abort
@@ -26,7 +25,6 @@ from mitml4.net.listener import Ends, IncomingConnection
 from mitml4.net.tcp import TcpStream
 from mitml4.process import RunningProcess
 from mitml4.protocols.expected import Expectations, Transport
-from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.session.config import SessionConfig
 from mitml4.session.destinations.policy import LivePolicy
 from mitml4.session.editors.rules import RuleFiles
@@ -39,24 +37,18 @@ from mitml4.session.reporting.hub import Hub
 from mitml4.session.saying import Complain
 from mitml4.session.sources.source import FlowSource
 from mitml4.session.workers.channel import Channel, Message
+from mitml4.session.workers.forwarding import ForwardingHub
 from mitml4.session.workers.scripts import AskedScript
 from mitml4.session.workers.sharing import AskedForge, Learned, SharedTickets
-from mitml4.sinks.jsonl import Line, line_of
-from mitml4.sinks.updates import OutputFailed, Published
 
-__all__ = ["Begun", "House", "SentLine", "Worker"]
+__all__ = ["Begun", "ParentSession", "Worker"]
 
-SentLine: TypeAlias = tuple[int, int, bytes]
-"""The fields of a Line, which are pickled in a tenth of the time that it takes."""
-
-_MAX_UNSENT: Final = 32 << 20
-"""Bytes that may wait for the session; beyond them, events that are not vital are dropped."""
 _DELIVERY_INTERVAL_S: Final = 0.02
 
 log = logging.getLogger(__name__)
 
 
-class House(Protocol):
+class ParentSession(Protocol):
     """The session that a worker was forked from, as far as it uses it."""
 
     hub: Hub
@@ -70,7 +62,7 @@ class House(Protocol):
         """The services of the flows of a source, of which this is the number."""
 
     def become_worker(self, complain: Complain) -> None:
-        """Tell `complain` of outputs that fail."""
+        """Give `complain` the errors of outputs that fail."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,9 +89,9 @@ class Worker:
     """The worker's side of its channel."""
 
     def __init__(
-        self, house: House, sources: Sequence[FlowSource], interceptor: TlsInterceptor
+        self, session: ParentSession, sources: Sequence[FlowSource], interceptor: TlsInterceptor
     ) -> None:
-        self._house = house
+        self._session = session
         self._sources = sources
         self._interceptor = interceptor
         self._learned = Learned(interceptor)
@@ -115,28 +107,28 @@ class Worker:
     async def _run(self, sock: socket.socket) -> None:
         self._channel = channel = Channel(sock)
         channel.send("pid", os.getpid())
-        self._kept_hub = self._house.hub  # its sinks hold descriptors of the session
-        self._house.hub = _ForwardingHub(
-            self._house.hub, channel, headers=self._house.config.shown.headers
+        self._kept_hub = self._session.hub  # its sinks hold descriptors of the session
+        self._session.hub = ForwardingHub(
+            self._session.hub, channel, headers=self._session.config.shown.headers
         )
         interceptor = self._interceptor
         self._kept_forge = interceptor.forge
         interceptor.forge = AskedForge(interceptor.forge, self._ask)
         interceptor.tickets = self._tickets = SharedTickets(trio.current_time, channel.gather)
         interceptor.passthrough_cache.on_pinned = None  # which the session tells
-        self._learned.tell_changes(self.tell)
+        self._learned.send_changes(self.send)
         if not all(each.dials_anywhere for each in self._sources):
             trio.socket.set_custom_hostname_resolver(_Resolver(self._ask))
-        self._kept_scripts = self._house.scripts
-        self._house.scripts = [
+        self._kept_scripts = self._session.scripts
+        self._session.scripts = [
             AskedScript(script, number, self._ask, channel.send)
-            for number, script in enumerate(self._house.scripts)
+            for number, script in enumerate(self._session.scripts)
         ]
-        self._house.become_worker(lambda error: channel.send("failed", error.message, error.hint))
+        self._session.become_worker(lambda error: channel.send("failed", error.message, error.hint))
         self._outlets = [_Outlet(self, each, index) for index, each in enumerate(self._sources)]
         self._services = [
             replace(
-                self._house.services_of(each, index, interceptor),
+                self._session.services_of(each, index, interceptor),
                 expectations=each.expecting,
             )
             for index, each in enumerate(self._outlets)
@@ -144,12 +136,12 @@ class Worker:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(channel.run)
             async with trio.open_nursery() as self._nursery:
-                await self._obey()
+                await self._receive()
                 self._nursery.cancel_scope.cancel()
             await channel.finish()
             nursery.cancel_scope.cancel()
 
-    async def _obey(self) -> None:
+    async def _receive(self) -> None:
         """Until the session has ended, or says so."""
         while messages := await self._channel.receive():
             for message, descriptor in messages:
@@ -177,7 +169,7 @@ class Worker:
             case ("ping",):
                 self._channel.send("pong")
             case ("share", share):
-                self._house.memory.take(share)
+                self._session.memory.take(share)
             case ("announce", source, announcement, client, server):
                 expecting = self._outlets[source].expecting
                 expecting.copy(announcement, client, server, trio.current_time())
@@ -188,11 +180,11 @@ class Worker:
             case ("learned", state):
                 self._learned.state = state
             case ("toggle", option, host):
-                self._house.policy.toggle(option, host)
+                self._session.policy.toggle(option, host)
             case ("script", number, head):
-                self._house.scripts[number].info = Info.of(head)
-            case ("rules", index, content) if self._house.rules:
-                self._house.rules.use(index, content)
+                self._session.scripts[number].info = Info.of(head)
+            case ("rules", index, content) if self._session.rules:
+                self._session.rules.use(index, content)
             case _:
                 raise ValueError(message[0])
 
@@ -222,13 +214,13 @@ class Worker:
             self._channel.gather(("end", key))
 
     async def _deliver(self, key: int) -> None:
-        """Tell once the server of a flow has acknowledged what the client has sent."""
+        """Report once the server of a flow has acknowledged what the client has sent."""
         while (flow := self._flows.get(key)) and not flow.is_delivered:  # noqa: ASYNC110
             await trio.sleep(_DELIVERY_INTERVAL_S)
         self._channel.gather(("delivered", key))
 
-    def tell(self, message: Message) -> None:
-        """Tell the session what others may have to know soon."""
+    def send(self, message: Message) -> None:
+        """Send the session what others may have to know soon."""
         self._channel.send(*message)
 
     # Questions
@@ -322,7 +314,7 @@ class _Outlet:
         self._number = number
         self.names: tuple[str, ...] = ()
         """Of the destination of the flow that begins."""
-        self.expecting = _Expecting(number, worker.tell)
+        self.expecting = _Expecting(number, worker.send)
         self.is_one_client = source.is_one_client
         self.container = source.container
         self.owners = None
@@ -392,50 +384,3 @@ class _Expecting(Expectations):
 
     def take_in_tunnel(self, host: str, port: int, now_s: float) -> str | None:
         return super().take("tcp", host, port, now_s)
-
-
-class _ForwardingHub(Hub):
-    """Hands events over to the session, in the form that the session needs."""
-
-    def __init__(self, hub: Hub, channel: Channel, *, headers: bool) -> None:
-        """`headers`: whether lines have those of messages."""
-        super().__init__()
-        self._headers = headers
-        self._original = hub
-        self._channel = channel
-        self._as_lines: dict[type, bool] = {}
-        # The session ends what is open if this process ends before, as far as ends are told.
-        self._exchanges: Final = {HttpRequest, HttpEnd} if hub.wants(HttpEnd) else set()
-
-    def wants(self, kind: type) -> bool:
-        return self._original.wants(kind)
-
-    def publish(self, event: Published) -> None:
-        kind = type(event)
-        if kind is FlowOpen or kind is OutputFailed:  # the session publishes them
-            return
-        if isinstance(event, LayerEvent):
-            self._publish_content(event)
-        elif self._channel.unsent_bytes > _MAX_UNSENT and not isinstance(event, VITAL):
-            self._channel.gather(("lost",))
-        else:
-            self._channel.gather(("event", event))
-
-    def _publish_content(self, event: LayerEvent) -> None:
-        kind = type(event.content)
-        sent: LayerEvent | SentLine | None = event
-        if self._channel.unsent_bytes > _MAX_UNSENT:
-            sent = None
-        elif self._is_line(kind):
-            sent = event.flow, event.weight, line_of(event, headers=self._headers)
-        if kind in self._exchanges:
-            stream: int = event.content.stream  # type: ignore[attr-defined]
-            place = event.depth, stream
-            self._channel.gather(("exchange", event.flow, place, kind is HttpRequest, sent))
-        else:
-            self._channel.gather(("event", sent) if sent else ("lost",))
-
-    def _is_line(self, kind: type) -> bool:
-        if kind not in self._as_lines:
-            self._as_lines[kind] = self._original.takers_all_want(kind, Line)
-        return self._as_lines[kind]

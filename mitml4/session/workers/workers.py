@@ -39,11 +39,12 @@ from mitml4.session.flows.services import Services
 from mitml4.session.sources.source import FlowSource
 from mitml4.session.workers.balance import Balance
 from mitml4.session.workers.channel import Channel, Message, channel_pair
+from mitml4.session.workers.forwarding import SentLine
 from mitml4.session.workers.remote import RemoteFlow, RemoteWorker
 from mitml4.session.workers.scripts import asked
 from mitml4.session.workers.sharing import Learned, SharedTickets, pack_leaf
 from mitml4.session.workers.starter import Starter
-from mitml4.session.workers.worker import House, SentLine, Worker
+from mitml4.session.workers.worker import ParentSession, Worker
 from mitml4.sinks.jsonl import Line
 from mitml4.sinks.updates import Published
 from mitml4.tasks import first_of
@@ -66,41 +67,41 @@ class Workers:
     def __init__(
         self,
         starter: Starter,
-        house: House,
+        session: ParentSession,
         sources: Sequence[FlowSource],
         interceptor: TlsInterceptor,
         balance: Balance,
         fail_output: Callable[[MitmError], None],
     ) -> None:
-        """`fail_output` is told of an output that a worker cannot write."""
+        """`fail_output` is called with the error of an output that a worker cannot write."""
         self._starter = starter
-        self._house = house
-        self._hub = house.hub
+        self._session = session
+        self._hub = session.hub
         self._balance = balance
         self._sources = sources
         self._interceptor = interceptor
         self._fail_output = fail_output
-        self._scripts = house.scripts
+        self._scripts = session.scripts
         self._learned = Learned(interceptor)
-        self._learned.tell_changes(lambda change: self.tell(*change))
+        self._learned.send_changes(lambda change: self.send(*change))
         interceptor.tickets = self._tickets = SharedTickets(trio.current_time)
-        self._told: dict[object, Message] = {}
-        """What was told to all workers, as far as a new one has to know it."""
+        self._remembered: dict[object, Message] = {}
+        """What was sent to all workers, as far as a new one has to know it."""
         self._expectations: dict[int, Expectations] = {}
         """Of each source."""
         self._surplus = 0
-        self._alone_up_to = house.config.alone_up_to
+        self._alone_up_to = session.config.alone_up_to
         self._needed = trio.Event()
         self._is_stopping = False
         self._hurried = trio.Event()
-        self.workers = [RemoteWorker() for _ in range(house.config.workers - 1)]
+        self.workers = [RemoteWorker() for _ in range(session.config.workers - 1)]
         if not self._alone_up_to:
             self._needed.set()
 
     @classmethod
     def of(
         cls,
-        house: House,
+        session: ParentSession,
         sources: Sequence[FlowSource],
         interceptor: TlsInterceptor,
         balance: Balance,
@@ -109,11 +110,11 @@ class Workers:
     ) -> Workers:
         """Those of a session, which have these descriptors and those of its rules. Raises
         MachineError."""
-        worker = Worker(house, sources, interceptor)
+        worker = Worker(session, sources, interceptor)
         work = partial(worker.run, clock=trio.lowlevel.current_clock())
-        rules = house.rules
+        rules = session.rules
         starter = Starter(work, (*(rules.folders if rules else ()), *keep))
-        workers = cls(starter, house, sources, interceptor, balance, fail_output)
+        workers = cls(starter, session, sources, interceptor, balance, fail_output)
         if rules:
             rules.on_change = lambda index, content: workers.remember(
                 ("rules", index), "rules", index, content
@@ -148,8 +149,8 @@ class Workers:
     async def run(self) -> None:
         """Start workers once they are needed, and keep them. Until cancelled."""
         await self._needed.wait()
-        self._share = self._house.memory.divide(len(self.workers) + 1)
-        self._tickets.tell = self._broadcast
+        self._share = self._session.memory.divide(len(self.workers) + 1)
+        self._tickets.send = self._broadcast
         async with trio.open_nursery() as nursery:
             for each in self.workers:
                 nursery.start_soon(self._keep, each)
@@ -222,17 +223,17 @@ class Workers:
         """Workers look up what clients ask for in tunnels."""
         if services.source not in self._expectations:
             self._expectations[services.source] = services.expectations
-            services.expectations.on_add = partial(self.tell, "announce", services.source)
+            services.expectations.on_add = partial(self.send, "announce", services.source)
 
-    def tell(self, *message: Any) -> None:
-        """Tell all workers what the session has learned."""
+    def send(self, *message: Any) -> None:
+        """Send all workers what the session has learned."""
         self._broadcast(message)
 
     def remember(self, key: object, *message: Any) -> None:
         """The same, for what new workers have to know; what had this key before is forgotten."""
-        self._told.pop(key, None)
-        self._told[key] = message
-        self.tell(*message)
+        self._remembered.pop(key, None)
+        self._remembered[key] = message
+        self.send(*message)
 
     def _broadcast(self, message: Message, sender: RemoteWorker | None = None) -> None:
         for each in self.workers:
@@ -246,7 +247,7 @@ class Workers:
         while channel := await self._begun_once_possible():
             began = trio.current_time()
             worker.begin(channel)
-            self._brief(channel)
+            self._send_state(channel)
             try:
                 async with trio.open_nursery() as nursery:
                     worker.nursery = nursery
@@ -263,11 +264,11 @@ class Workers:
                 await trio.sleep_until(began + _AGAIN_S)
         worker.ended.set()
 
-    def _brief(self, channel: Channel) -> None:
-        """Tell a new worker what the others know."""
+    def _send_state(self, channel: Channel) -> None:
+        """Send a new worker what the others know."""
         channel.send("share", self._share)
         channel.send("learned", self._learned.state)
-        for each in (*self._told.values(), *self._tickets.all()):
+        for each in (*self._remembered.values(), *self._tickets.all()):
             channel.gather(each)
 
     async def _serve(self, worker: RemoteWorker, channel: Channel) -> None:

@@ -99,8 +99,8 @@ def connect(interceptor, *what):
 )
 def test_what_clients_show_to_one_counts_at_the_other(interceptors, first, then, is_pinned):
     one, other = map(Learned, interceptors)
-    one.tell_changes(lambda change: other.change(*change))
-    other.tell_changes(lambda change: one.change(*change))
+    one.send_changes(lambda change: other.change(*change))
+    other.send_changes(lambda change: one.change(*change))
     connect(one.interceptor, *first)
     connect(other.interceptor, *then)
     for each in (one, other):

@@ -101,7 +101,7 @@ class Memory:
         return SHARE
 
 
-class House:
+class FakeSession:
     policy: Any = None
     rules: Any = None
     scripts: Any = ()
@@ -139,33 +139,33 @@ class House:
 
 
 @asynccontextmanager
-async def running(house):
+async def running(session):
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(house.workers.run)
-            yield house
+            nursery.start_soon(session.workers.run)
+            yield session
             nursery.cancel_scope.cancel()
     finally:
-        for each in house.starter.started:
+        for each in session.starter.started:
             each.close()
 
 
-async def started(house):
+async def started(session):
     """Its workers, once they are given flows."""
-    await told(lambda: len(house.starter.started) == 2)
-    for pid, each in enumerate(house.starter.started, FIRST_PID):
+    await told(lambda: len(session.starter.started) == 2)
+    for pid, each in enumerate(session.starter.started, FIRST_PID):
         each.send("pid", pid)
-    await told(lambda: all(each.pid for each in house.workers.workers))
-    return [house.starter.started[each.pid - FIRST_PID] for each in house.workers.workers]
+    await told(lambda: all(each.pid for each in session.workers.workers))
+    return [session.starter.started[each.pid - FIRST_PID] for each in session.workers.workers]
 
 
 @pytest.fixture
-async def house():
+async def session():
     """It has workers, and has so much to do that they get the next flows."""
-    async with running(House()) as house:
-        house.starter.started[:] = await started(house)
-        house.balance.here.starting.update(range(-9, 0))
-        yield house
+    async with running(FakeSession()) as session:
+        session.starter.started[:] = await started(session)
+        session.balance.here.starting.update(range(-9, 0))
+        yield session
 
 
 async def heard(channel, name):
@@ -191,110 +191,113 @@ async def told(condition):
             await trio.testing.wait_all_tasks_blocked(0.002)
 
 
-async def test_a_flow_begins_at_a_worker_and_is_told_to_it(house, nursery):
-    one, other = house.starter.started
+async def test_a_flow_begins_at_a_worker_and_is_told_to_it(session, nursery):
+    one, other = session.starter.started
     for number in (1, 2):
-        house.begin(nursery, number)
-    assert [e.flow for e in house.of(FlowOpen)] == [1, 2]
+        session.begin(nursery, number)
+    assert [e.flow for e in session.of(FlowOpen)] == [1, 2]
     (_, begun), _ = await heard(one, "begin")
     assert begun.key == 1
     (_, begun), _ = await heard(other, "begin")
     assert begun.key == 2
     layer = FlowLayer(flow=1, depth=0, protocol="ssh", speaker="server", action="relayed")
     one.send("event", layer)
-    await told(lambda: house.of(FlowLayer))
-    house.begin(nursery, 3)
+    await told(lambda: session.of(FlowLayer))
+    session.begin(nursery, 3)
     (_, begun), _ = await heard(one, "begin")
     assert begun.key == 3
     nursery.cancel_scope.cancel()
 
 
-async def test_a_line_that_a_worker_has_made_comes_to_the_sinks(house, nursery):
-    one, _ = house.starter.started
-    house.begin(nursery, 1)
+async def test_a_line_that_a_worker_has_made_comes_to_the_sinks(session, nursery):
+    one, _ = session.starter.started
+    session.begin(nursery, 1)
     one.send("event", (1, 40, b"a line\n"))
     one.send("exchange", 1, (1, 1), True, (1, 50, b"the begin of an exchange\n"))
-    await told(lambda: len(house.of(Line)) == 2)
-    assert house.of(Line) == [Line(1, 40, b"a line\n"), Line(1, 50, b"the begin of an exchange\n")]
+    await told(lambda: len(session.of(Line)) == 2)
+    assert session.of(Line) == [
+        Line(1, 40, b"a line\n"),
+        Line(1, 50, b"the begin of an exchange\n"),
+    ]
     nursery.cancel_scope.cancel()
 
 
 async def test_workers_are_started_once_the_session_carries_enough(nursery, ticket):
-    async with running(House(alone_up_to=2)) as house:
+    async with running(FakeSession(alone_up_to=2)) as session:
         for number in (1, 2):
-            assert isinstance(house.begin(nursery, number), Flow)
+            assert isinstance(session.begin(nursery, number), Flow)
         await trio.testing.wait_all_tasks_blocked()
-        assert not house.starter.started
-        ours = house.interceptor.tickets.issue(ticket, 60)
+        assert not session.starter.started
+        ours = session.interceptor.tickets.issue(ticket, 60)
         for number in (3, 4):
-            assert isinstance(house.begin(nursery, number), Flow)
-        one, other = await started(house)
+            assert isinstance(session.begin(nursery, number), Flow)
+        one, other = await started(session)
         for each in (one, other):
             (share, _), *_, ((_, told_ticket, _), _) = await heard_up_to(each, "ticket")
             assert share == ("share", SHARE)
             assert told_ticket == ours
-        assert house.memory.divided_by == 3
-        assert not isinstance(house.begin(nursery, 5), Flow)
+        assert session.memory.divided_by == 3
+        assert not isinstance(session.begin(nursery, 5), Flow)
         await heard(one, "begin")
-        later = house.interceptor.tickets.issue(ticket, 60)
+        later = session.interceptor.tickets.issue(ticket, 60)
         (_, told_ticket, _), _ = await heard(other, "ticket")
         assert told_ticket == later
         nursery.cancel_scope.cancel()
 
 
 async def test_without_need_nothing_is_started_and_nothing_waits_for_it():
-    async with running(House(alone_up_to=2)) as house:
-        await house.workers.finish()
-        assert not house.starter.started
+    async with running(FakeSession(alone_up_to=2)) as session:
+        await session.workers.finish()
+        assert not session.starter.started
 
 
-async def test_a_worker_that_ends_takes_its_flows_and_is_replaced(house, nursery):
-    one, other = house.starter.started
+async def test_a_worker_that_ends_takes_its_flows_and_is_replaced(session, nursery):
+    one, other = session.starter.started
     connections = [Connection(), Connection()]
     for number, connection in enumerate(connections, 1):
-        house.begin(nursery, number, connection)
+        session.begin(nursery, number, connection)
     for depth, protocol in enumerate(("socks5", "http/1")):
         layer = FlowLayer(
             flow=1, depth=depth, protocol=protocol, speaker="client", action="relayed"
         )
         one.send("event", layer)
-    house.interceptor.passthrough_cache.add(Client("192.0.2.1", ""), Site("a:1", None), PINNED)
-    await told(lambda: len(house.of(FlowLayer)) == 2)
+    session.interceptor.passthrough_cache.add(Client("192.0.2.1", ""), Site("a:1", None), PINNED)
+    await told(lambda: len(session.of(FlowLayer)) == 2)
     one.close()
-    await told(lambda: len(house.starter.started) == 3)
-    (error,) = house.of(FlowError)
-    (close,) = house.of(FlowClose)
+    await told(lambda: len(session.starter.started) == 3)
+    (error,) = session.of(FlowError)
+    (close,) = session.of(FlowClose)
     assert (error.flow, error.kind, error.depth) == (1, "internal", 1)
     assert (close.flow, close.reason, close.stack) == (1, "error", ("socks5", "http/1"))
     assert connections[0].refused == [None]
     assert connections[1].refused == []
-    await heard(house.starter.started[2], "learned")
+    await heard(session.starter.started[2], "learned")
     other.send("end", 2)
-    await told(lambda: not house.workers.workers[1].flows)
+    await told(lambda: not session.workers.workers[1].flows)
     nursery.cancel_scope.cancel()
 
 
-async def test_a_worker_that_has_ended_is_given_no_flows(house, nursery):
-    one, other = house.starter.started
+async def test_a_worker_that_has_ended_is_given_no_flows(session, nursery):
+    one, other = session.starter.started
     one.close()  # and nothing of this session has run since
     other.close()
-    assert isinstance(house.workers.begin(1, Connection(), house.services), Flow)
+    assert isinstance(session.workers.begin(1, Connection(), session.services), Flow)
 
 
-async def test_a_worker_that_is_given_up_is_given_no_flows_whatever_it_says(house, nursery):
-    one, _ = house.starter.started
-    first, second = house.workers.workers
+async def test_a_worker_that_is_given_up_is_given_no_flows_whatever_it_says(session, nursery):
+    one, _ = session.starter.started
+    first, second = session.workers.workers
     first.pid = second.pid = FIRST_PID  # no process has this number
     one.send("ask", 1, "accept", 1)
     first.give_up()
     second.give_up()
-    assert isinstance(house.workers.begin(1, Connection(), house.services), Flow)
+    assert isinstance(session.workers.begin(1, Connection(), session.services), Flow)
     assert not first.asked
 
 
-async def test_a_question_that_is_cancelled_at_once_is_not_answered(house, nursery):
-    one, _ = house.starter.started
-    house.begin(nursery, 1)
+async def test_a_question_that_is_cancelled_at_once_is_not_answered(session, nursery):
+    one, _ = session.starter.started
+    session.begin(nursery, 1)
     one.gather(("ask", 7, "accept", 1))
     one.send("cancel", 7)
     (_, number, _, _), descriptor = await heard(one, "answer")
@@ -314,9 +317,9 @@ def ended(stream):
     return HttpEnd(stream=stream, request_bytes=0, response_bytes=5, duration_s=0.1)
 
 
-async def test_exchanges_of_a_worker_that_ends_have_ends(house, nursery):
-    one, _ = house.starter.started
-    house.begin(nursery, 1)
+async def test_exchanges_of_a_worker_that_ends_have_ends(session, nursery):
+    one, _ = session.starter.started
+    session.begin(nursery, 1)
     for is_begun, what in (
         (True, request(1)),
         (True, request(3)),
@@ -326,11 +329,11 @@ async def test_exchanges_of_a_worker_that_ends_have_ends(house, nursery):
         one.send("exchange", 1, (1, what.stream), is_begun, content(1, what))
     one.send("exchange", 1, (1, 7), True, None)  # one for which there was no room
     one.send("exchange", 1, (1, 3), False, None)
-    await told(lambda: house.hub.lost_events == 2)
+    await told(lambda: session.hub.lost_events == 2)
     one.close()
-    await told(lambda: house.of(FlowClose))
-    *_, error, cut, close = house.sink.events
-    assert [e.content for e in house.of(LayerEvent)[:-1]] == [
+    await told(lambda: session.of(FlowClose))
+    *_, error, cut, close = session.sink.events
+    assert [e.content for e in session.of(LayerEvent)[:-1]] == [
         *(request(1), request(3), ended(1), request(5)),
     ]
     assert (error.flow, error.kind) == (1, "internal")
@@ -341,28 +344,28 @@ async def test_exchanges_of_a_worker_that_ends_have_ends(house, nursery):
 
 
 async def test_a_worker_that_does_not_answer_gets_no_flows_until_it_does(
-    house, nursery, autojump_clock
+    session, nursery, autojump_clock
 ):
-    one, other = house.starter.started
+    one, other = session.starter.started
     for number in (1, 2):
-        house.begin(nursery, number)
+        session.begin(nursery, number)
     await heard(one, "ping")
     await heard(other, "ping")
     other.send("pong")
     await trio.sleep(1.5)
     for number in (3, 4):
-        house.begin(nursery, number)
-    assert [*house.workers.workers[1].flows] == [2, 3, 4]
+        session.begin(nursery, number)
+    assert [*session.workers.workers[1].flows] == [2, 3, 4]
     one.send("pong")
-    house.begin(nursery, 5)
-    assert [*house.workers.workers[0].flows] == [1, 5]
+    session.begin(nursery, 5)
+    assert [*session.workers.workers[0].flows] == [1, 5]
     nursery.cancel_scope.cancel()
 
 
-async def test_a_worker_that_hangs_is_replaced(house, nursery, autojump_clock):
-    one, other = house.starter.started
+async def test_a_worker_that_hangs_is_replaced(session, nursery, autojump_clock):
+    one, other = session.starter.started
     for number in (1, 2):
-        house.begin(nursery, number)
+        session.begin(nursery, number)
 
     async def answer():
         while True:
@@ -371,37 +374,39 @@ async def test_a_worker_that_hangs_is_replaced(house, nursery, autojump_clock):
 
     nursery.start_soon(answer)
     await trio.sleep(9.5)
-    assert not house.of(FlowClose)
+    assert not session.of(FlowClose)
     await trio.sleep(3)
-    await told(lambda: len(house.starter.started) == 3)
-    (error,), (close,) = house.of(FlowError), house.of(FlowClose)
+    await told(lambda: len(session.starter.started) == 3)
+    (error,), (close,) = session.of(FlowError), session.of(FlowClose)
     assert (error.flow, error.kind, "did not answer" in error.reason) == (1, "internal", True)
     assert (close.flow, close.reason) == (1, "error")
     while await one.receive():  # up to the end of its channel
         pass
-    house.starter.started[2].send("pid", FIRST_PID)
+    session.starter.started[2].send("pid", FIRST_PID)
     await trio.sleep(100)
-    assert len(house.of(FlowClose)) == 1
+    assert len(session.of(FlowClose)) == 1
     nursery.cancel_scope.cancel()
 
 
-async def test_time_in_which_the_session_did_not_run_does_not_count(house, nursery, autojump_clock):
-    one, _ = house.starter.started
-    house.begin(nursery, 1)
+async def test_time_in_which_the_session_did_not_run_does_not_count(
+    session, nursery, autojump_clock
+):
+    one, _ = session.starter.started
+    session.begin(nursery, 1)
     for _ in range(3):  # as if it had been stopped, or its machine
         autojump_clock.jump(1000)
         await trio.sleep(1.5)
-    assert not house.of(FlowClose)
+    assert not session.of(FlowClose)
     one.send("pong")
     nursery.cancel_scope.cancel()
 
 
-async def finish(house, nursery, **options):
+async def finish(session, nursery, **options):
     """End the session; an event that tells when that is done."""
     done = trio.Event()
 
     async def work():
-        await house.workers.finish(**options)
+        await session.workers.finish(**options)
         done.set()
 
     nursery.start_soon(work)
@@ -409,64 +414,64 @@ async def finish(house, nursery, **options):
     return done
 
 
-def told_of(house, number):
-    return [type(each) for each in house.sink.events if getattr(each, "flow", 0) == number]
+def told_of(session, number):
+    return [type(each) for each in session.sink.events if getattr(each, "flow", 0) == number]
 
 
 ALL_OF_ONE_THAT_IS_LOST = [FlowOpen, LayerEvent, FlowError, LayerEvent, FlowClose]
 
 
 async def test_flows_of_a_worker_that_does_not_end_are_closed_as_if_it_had_died(
-    house, nursery, autojump_clock
+    session, nursery, autojump_clock
 ):
-    one, other = house.starter.started
-    house.begin(nursery, 1)
+    one, other = session.starter.started
+    session.begin(nursery, 1)
     one.send("exchange", 1, (1, 1), True, content(1, request(1)))
     other.close()
     began = trio.current_time()
-    done = await finish(house, nursery)
+    done = await finish(session, nursery)
     await done.wait()
     assert trio.current_time() - began == pytest.approx(3)
-    assert told_of(house, 1) == ALL_OF_ONE_THAT_IS_LOST
+    assert told_of(session, 1) == ALL_OF_ONE_THAT_IS_LOST
     nursery.cancel_scope.cancel()
 
 
-async def test_who_hurries_waits_for_no_worker(house, nursery, autojump_clock):
-    one, _ = house.starter.started
-    house.begin(nursery, 1)
+async def test_who_hurries_waits_for_no_worker(session, nursery, autojump_clock):
+    one, _ = session.starter.started
+    session.begin(nursery, 1)
     one.send("exchange", 1, (1, 1), True, content(1, request(1)))
-    house.workers.hurry()  # before it is waited for: they can still end their flows
+    session.workers.hurry()  # before it is waited for: they can still end their flows
     began = trio.current_time()
-    done = await finish(house, nursery)
+    done = await finish(session, nursery)
     assert not done.is_set()
-    house.workers.hurry()
+    session.workers.hurry()
     await done.wait()
     assert trio.current_time() == began
-    assert told_of(house, 1) == ALL_OF_ONE_THAT_IS_LOST
+    assert told_of(session, 1) == ALL_OF_ONE_THAT_IS_LOST
     nursery.cancel_scope.cancel()
 
 
-async def test_a_forced_end_waits_only_for_workers_that_answer(house, nursery, autojump_clock):
-    _, other = house.starter.started
+async def test_a_forced_end_waits_only_for_workers_that_answer(session, nursery, autojump_clock):
+    _, other = session.starter.started
     for number in (1, 2):
-        house.begin(nursery, number)
+        session.begin(nursery, number)
     await heard(other, "ping")
     other.send("pong")
     await trio.sleep(1.5)
-    done = await finish(house, nursery, is_forced=True)
-    assert told_of(house, 1) == [FlowOpen, FlowError, FlowClose]
-    assert told_of(house, 2) == [FlowOpen]
+    done = await finish(session, nursery, is_forced=True)
+    assert told_of(session, 1) == [FlowOpen, FlowError, FlowClose]
+    assert told_of(session, 2) == [FlowOpen]
     assert not done.is_set()
     close = FlowClose(flow=2, stack=(), reason="shutdown", bytes_up=5, bytes_down=6, duration_s=1.0)
     other.send("event", close)
     other.send("end", 2)
     other.close()
     await done.wait()
-    assert told_of(house, 2) == [FlowOpen, FlowClose]
+    assert told_of(session, 2) == [FlowOpen, FlowClose]
     nursery.cancel_scope.cancel()
 
 
-async def test_a_worker_is_replaced_once_there_are_descriptors_for_it(house, monkeypatch):
+async def test_a_worker_is_replaced_once_there_are_descriptors_for_it(session, monkeypatch):
     outcomes = iter([errno.EMFILE, errno.EMFILE])
 
     def pair():
@@ -475,15 +480,15 @@ async def test_a_worker_is_replaced_once_there_are_descriptors_for_it(house, mon
         return channel_pair()
 
     monkeypatch.setattr(workers, "channel_pair", pair)
-    house.starter.started[0].close()
-    await told(lambda: len(house.starter.started) == 3)
+    session.starter.started[0].close()
+    await told(lambda: len(session.starter.started) == 3)
     assert list(outcomes) == []
 
 
-async def test_a_worker_is_given_what_it_asks_for(house, nursery):
-    one, _ = house.starter.started
+async def test_a_worker_is_given_what_it_asks_for(session, nursery):
+    one, _ = session.starter.started
     connection = Connection()
-    house.begin(nursery, 1, connection)
+    session.begin(nursery, 1, connection)
     one.send("ask", 7, "accept", 1)
     (_, number, error, _), descriptor = await heard(one, "answer")
     assert (number, error) == (7, None)
@@ -499,12 +504,12 @@ async def test_a_worker_is_given_what_it_asks_for(house, nursery):
     nursery.cancel_scope.cancel()
 
 
-async def test_a_client_whose_socket_did_not_arrive_ends_alone(house, nursery):
-    one, _ = house.starter.started
+async def test_a_client_whose_socket_did_not_arrive_ends_alone(session, nursery):
+    one, _ = session.starter.started
     with socket.create_server(("127.0.0.1", 0)) as listener:
         far = socket.create_connection(listener.getsockname())
         accepted = Accepted(listener.accept()[0], CLIENT, SERVER)
-    flow = house.begin(nursery, 1, ProxyClient(accepted))
+    flow = session.begin(nursery, 1, ProxyClient(accepted))
     _, descriptor = await heard(one, "begin")
     os.close(descriptor)  # as the kernel does where the worker may have no more
     one.send("ask", 1, "accept", 1)
@@ -519,25 +524,25 @@ async def test_a_client_whose_socket_did_not_arrive_ends_alone(house, nursery):
     nursery.cancel_scope.cancel()
 
 
-async def test_what_one_has_learned_is_known_before_the_next_flow_begins(house, nursery):
-    one, other = house.starter.started
+async def test_what_one_has_learned_is_known_before_the_next_flow_begins(session, nursery):
+    one, other = session.starter.started
     client, site = Client("192.0.2.1", ""), Site("a:1", None)
-    house.begin(nursery, 1)
+    session.begin(nursery, 1)
     one.send("pins", "add", client, site, PINNED)
     one.send("ticket", b"ours", b"packed")
-    house.begin(nursery, 2)  # nothing has waited for the first one's messages
+    session.begin(nursery, 2)  # nothing has waited for the first one's messages
     names = [message[0] for message, _ in await other.receive()]
     assert names == ["share", "learned", "pins", "ticket", "begin"]
-    assert house.interceptor.passthrough_cache.reason(client, site) == PINNED
+    assert session.interceptor.passthrough_cache.reason(client, site) == PINNED
     nursery.cancel_scope.cancel()
 
 
-async def test_what_a_flow_announces_is_known_to_all_other_processes(house, nursery):
+async def test_what_a_flow_announces_is_known_to_all_other_processes(session, nursery):
     """Whichever process carries it: a worker looks up what a client asks for in a tunnel."""
-    one, other = house.starter.started
+    one, other = session.starter.started
     for number in (1, 2):
-        house.begin(nursery, number)
-    expectations = house.services.expectations
+        session.begin(nursery, number)
+    expectations = session.services.expectations
     announced = [Announcement(protocol="ftp-data", transport="tcp", port=port) for port in (1, 2)]
     expectations.add(announced[0], CLIENT.ip, SERVER.ip, trio.current_time())
     for each in (one, other):
@@ -547,24 +552,24 @@ async def test_what_a_flow_announces_is_known_to_all_other_processes(house, nurs
     (message, _) = await heard(other, "announce")
     assert message == ("announce", 0, announced[1], CLIENT.ip, SERVER.ip)
     assert expectations.take("tcp", SERVER.ip, 2, trio.current_time()) == "ftp-data"
-    house.workers.remember("toggle", "toggle")
+    session.workers.remember("toggle", "toggle")
     messages = [message for message, _ in await heard_up_to(one, "toggle")]
     assert ("announce", 0, announced[1], CLIENT.ip, SERVER.ip) not in messages  # its own
     nursery.cancel_scope.cancel()
 
 
-async def test_without_workers_the_session_carries_flows(house):
-    house.starter.works = False
-    for each in house.starter.started:
+async def test_without_workers_the_session_carries_flows(session):
+    session.starter.works = False
+    for each in session.starter.started:
         each.close()
-    await told(lambda: not any(each.pid for each in house.workers.workers))
-    assert isinstance(house.workers.begin(1, Connection(), house.services), Flow)
+    await told(lambda: not any(each.pid for each in session.workers.workers))
+    assert isinstance(session.workers.begin(1, Connection(), session.services), Flow)
 
 
-async def test_each_flow_is_closed_once_however_the_session_ends(house, nursery):
+async def test_each_flow_is_closed_once_however_the_session_ends(session, nursery):
     for number in (1, 2):
-        house.begin(nursery, number)
-    one, other = house.starter.started
+        session.begin(nursery, number)
+    one, other = session.starter.started
     close = FlowClose(flow=1, stack=(), reason="shutdown", bytes_up=5, bytes_down=6, duration_s=1.0)
 
     async def obey():
@@ -576,6 +581,6 @@ async def test_each_flow_is_closed_once_however_the_session_ends(house, nursery)
         other.close()  # with no word of its flow
 
     nursery.start_soon(obey)
-    await house.workers.finish()
+    await session.workers.finish()
     nursery.cancel_scope.cancel()
-    assert [(e.flow, e.bytes_up) for e in house.of(FlowClose)] == [(1, 5), (2, 0)]
+    assert [(e.flow, e.bytes_up) for e in session.of(FlowClose)] == [(1, 5), (2, 0)]
