@@ -30,7 +30,7 @@ _LOST: Final = "the worker process that carried it has ended"
 _HUNG: Final = "the worker process that carried it did not answer, and was killed"
 
 _MAX_UNANSWERED: Final = 10
-"""A process that has flows and says nothing for so many beats after it was asked hangs."""
+"""A process that has something to do and is silent for so many beats after it was asked hangs."""
 
 
 class RemoteWorker(Carrier):
@@ -47,7 +47,8 @@ class RemoteWorker(Carrier):
         self.pid = 0
         """0: it has not said it yet. It is given no flows before."""
         self.silence = 0
-        """Beats since anything came from it, while it has flows; it was asked at the first."""
+        """Beats since anything came from it, while it has flows or messages to read; it was asked
+        at the first."""
         self.is_given_up = False
         self.has_ended = False
         """Whether the end of its channel was read."""
@@ -77,7 +78,7 @@ class RemoteWorker(Carrier):
         are counted and not seconds: there are none while this process does not run either."""
         if not self.pid or not self.channel:
             return
-        if not self.flows:
+        if not (self.flows or self.channel.unsent_bytes):
             self.silence = 0
             return
         self.silence += 1

@@ -9,6 +9,7 @@ end with it.
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
 import signal
@@ -46,11 +47,14 @@ class Starter:
 
     def start(self, channel: socket.socket) -> bool:
         """Start a worker, and close our copy of its channel. Returns False if it cannot be
-        started: this process has ended."""
+        started: this process has ended. Raises OSError while too many descriptors are on their
+        way."""
         with channel:
             try:
                 socket.send_fds(self._channel, [_ORDER], [channel.fileno()])
-            except OSError:
+            except OSError as error:
+                if error.errno == errno.ETOOMANYREFS:  # unix(7)
+                    raise
                 return False
         return True
 

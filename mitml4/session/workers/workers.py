@@ -15,6 +15,7 @@ its client could connect again is known to all workers before that connection be
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -129,10 +130,13 @@ class Workers:
     def _begun(self) -> Channel | None:
         """The channel to a new worker; None: it cannot be started. Raises OSError."""
         channel, theirs = channel_pair()
-        if self._starter.start(theirs):
-            return channel
-        channel.close()
-        return None
+        is_started = False
+        try:
+            is_started = self._starter.start(theirs)
+        finally:
+            if not is_started:
+                channel.close()
+        return channel if is_started else None
 
     async def _begun_once_possible(self) -> Channel | None:
         """The same, once there are descriptors for it."""
@@ -140,7 +144,7 @@ class Workers:
             try:
                 return self._begun()
             except OSError as error:
-                if error.errno not in EXHAUSTED:
+                if error.errno not in {*EXHAUSTED, errno.ETOOMANYREFS}:
                     raise
                 log.info("no worker can be started", exc_info=True)
             await trio.sleep(_AGAIN_S)

@@ -388,6 +388,19 @@ async def test_a_worker_that_hangs_is_replaced(session, nursery, autojump_clock)
     nursery.cancel_scope.cancel()
 
 
+async def test_a_worker_that_does_not_read_is_replaced_though_it_has_no_flows(
+    session, autojump_clock
+):
+    """What is sent to it would wait in memory."""
+    await trio.sleep(100)  # without anything to do, it may be silent
+    assert len(session.starter.started) == 2
+    one, other = session.workers.workers
+    one.channel.send("ticket", b"ours", bytes(10_000_000))
+    await trio.sleep(13)
+    assert len(session.starter.started) == 3
+    assert not other.silence
+
+
 async def test_time_in_which_the_session_did_not_run_does_not_count(
     session, nursery, autojump_clock
 ):
@@ -483,6 +496,30 @@ async def test_a_worker_is_replaced_once_there_are_descriptors_for_it(session, m
     session.starter.started[0].close()
     await told(lambda: len(session.starter.started) == 3)
     assert list(outcomes) == []
+
+
+async def test_a_worker_is_replaced_though_too_many_descriptors_are_on_their_way(
+    session, monkeypatch
+):
+    send_fds, outcomes = socket.send_fds, iter([errno.ETOOMANYREFS])
+
+    def send(sock, data, descriptors):
+        for code in outcomes:
+            raise OSError(code, os.strerror(code))
+        return send_fds(sock, data, descriptors)
+
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    monkeypatch.setattr(socket, "send_fds", send)
+    session.starter._channel = ours
+    session.starter.start = lambda sock: Starter.start(session.starter, sock)
+    with ours, theirs:
+        theirs.setblocking(False)
+        session.starter.started[0].close()
+        with trio.fail_after(10):
+            await trio.lowlevel.wait_readable(theirs)
+        _, (descriptor,), _, _ = socket.recv_fds(theirs, 1, 1)
+        session.starter.started.append(Channel(socket.socket(fileno=descriptor)))
+        await heard(session.starter.started[2], "learned")
 
 
 async def test_a_worker_is_given_what_it_asks_for(session, nursery):
