@@ -18,6 +18,7 @@ __all__ = [
     "NETLINK_NETFILTER",
     "NLM_F_CREATE",
     "NLM_F_EXCL",
+    "ask",
     "attribute",
     "attributes",
     "dump",
@@ -32,6 +33,7 @@ NETLINK_NETFILTER: Final = 12
 NLM_F_EXCL: Final = 0x200
 NLM_F_CREATE: Final = 0x400
 
+_REQUEST: Final = 1  # NLM_F_REQUEST
 _REQUEST_WITH_ACK: Final = 1 | 4  # NLM_F_REQUEST, NLM_F_ACK
 _DUMP: Final = 1 | 0x300  # NLM_F_REQUEST, NLM_F_DUMP
 _ERROR, _DONE = 2, 3  # NLMSG_ERROR, NLMSG_DONE
@@ -55,6 +57,16 @@ def request(sock: socket.socket, kind: int, body: bytes, flags: int = 0) -> None
     for answered, answer in messages(receive_answers(sock)):
         if answered == _ERROR and (code := _ERROR_CODE.unpack_from(answer)[0]):
             raise OSError(-code, os.strerror(-code))
+
+
+def ask(sock: socket.socket, kind: int, body: bytes) -> bytes:
+    """Ask for one thing, and return the body of the answer. Raises the kernel's OSError."""
+    sock.send(_MESSAGE.pack(_MESSAGE.size + len(body), kind, _REQUEST, 0, 0) + body)
+    answered, answer = next(messages(receive_answers(sock)))
+    if answered == _ERROR:
+        code = _ERROR_CODE.unpack_from(answer)[0]
+        raise OSError(-code, os.strerror(-code))
+    return answer
 
 
 def dump(sock: socket.socket, kind: int, body: bytes) -> Iterator[bytes]:

@@ -9,7 +9,14 @@ from typing import Final
 from mitml4.net.firewall.chains import Chain, Rule
 from mitml4.regex import regex
 
-__all__ = ["counts_connections", "drop_of_ours", "fate_of_answers", "intercepts", "sets_zone"]
+__all__ = [
+    "counts_connections",
+    "drop_of_ours",
+    "fate_of_answers",
+    "intercepts",
+    "mentions_conntrack",
+    "sets_zone",
+]
 
 # For a forward chain's rules: which ones do not concern a server's answers, and which ones decide
 # on them.
@@ -31,6 +38,7 @@ _LETS_ALL_IN: Final = regex(
 )
 _INTERCEPTS: Final = regex(r"\b(?:tproxy|redirect)\b|\bxt target \"?(?:TPROXY|REDIRECT)\b")
 _SETS_ZONE: Final = regex(r"\bct (?:original |reply )?zone set\b")
+_CONNTRACK: Final = regex(r"\b(?:ct|CT|notrack|NOTRACK|xt)\b")
 _COUNTS: Final = regex(r"\bct count\b|\bxt match \"?connlimit\b")
 _NOT_TCP: Final = regex(r"\b(?:udp|icmp|icmpv6)\b|\boif(?:name)? \"?lo\b")
 
@@ -79,6 +87,11 @@ def intercepts(rule: Rule) -> bool:
 def sets_zone(rule: Rule) -> bool:
     """Whether it puts connections into a conntrack zone."""
     return _SETS_ZONE.search(rule.gist) is not None
+
+
+def mentions_conntrack(rule: Rule) -> bool:
+    """Whether it may need conntrack, or exempt packets from it. What only iptables knows may."""
+    return _CONNTRACK.search(rule.gist) is not None
 
 
 def counts_connections(rule: Rule) -> bool:

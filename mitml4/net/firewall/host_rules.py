@@ -20,6 +20,7 @@ from mitml4.net.firewall.fates import (
     drop_of_ours,
     fate_of_answers,
     intercepts,
+    mentions_conntrack,
     sets_zone,
 )
 from mitml4.net.firewall.legacy import LegacyTables
@@ -130,6 +131,11 @@ class HostRules:
     def zones(self) -> tuple[Rule, ...]:
         """The rules that put connections into conntrack zones."""
         return tuple(filter(sets_zone, self.rules))
+
+    @property
+    def mention_conntrack(self) -> bool:
+        """Whether a rule may need conntrack, or exempt packets from it."""
+        return any(map(mentions_conntrack, self.rules))
 
     @property
     def counts_of_sent(self) -> tuple[Rule, ...]:

@@ -1,13 +1,15 @@
-"""Entries in the kernel's connection tracking that we add before the first packet of a connection.
+"""Entries in the kernel's connection tracking: those that we add before the first packet of a
+connection, and those that are there.
 
-The kernel then handles the connection as the entry says, whatever rules exist for new connections:
-it translates the addresses and sets the mark. linux/netfilter/nfnetlink_conntrack.h.
+The kernel handles a connection as its entry says, whatever rules exist for new connections: it
+translates the addresses and sets the mark. linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
 
 import socket
 import struct
+from collections.abc import Iterator
 from typing import Final, TypeAlias
 
 from mitml4.address import Address
@@ -17,24 +19,33 @@ from mitml4.net.netlink import (
     NETLINK_NETFILTER,
     NLM_F_CREATE,
     NLM_F_EXCL,
+    ask,
+    attribute,
+    attributes,
+    dump,
     nfnetlink_head,
     request,
 )
 from mitml4.net.place import HERE, Place
 
-__all__ = ["Conntrack", "Entry"]
+__all__ = ["Conntrack", "Entry", "FoundEntry"]
 
 _NEW: Final = 1 << 8  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_NEW
+_GET: Final = _NEW | 1  # IPCTNL_MSG_CT_GET
+_GET_STATISTICS: Final = _NEW | 5  # IPCTNL_MSG_CT_GET_STATS
 _DELETE: Final = _NEW | 2  # IPCTNL_MSG_CT_DELETE
 
 _ORIGINAL, _REPLY = 1, 2  # CTA_TUPLE_ORIG, CTA_TUPLE_REPLY
-_NAT_SOURCE, _TIMEOUT, _MARK, _NAT_DESTINATION = 6, 7, 8, 13
-_IP, _PROTOCOL = 1, 2  # of a tuple
+_STATUS, _NAT_SOURCE, _TIMEOUT, _MARK, _ID, _NAT_DESTINATION, _ZONE = 3, 6, 7, 8, 12, 13, 18
+_IP, _PROTOCOL, _TUPLE_ZONE = 1, 2, 3  # of a tuple
 _IP_SOURCE = {socket.AF_INET: 1, socket.AF_INET6: 3}
 _IP_DESTINATION = {socket.AF_INET: 2, socket.AF_INET6: 4}
 _NUMBER, _SOURCE_PORT, _DESTINATION_PORT = 1, 2, 3  # of a tuple's protocol
 _NAT_IP = {socket.AF_INET: 1, socket.AF_INET6: 4}
 _NAT_PORTS, _FIRST_PORT, _LAST_PORT = 3, 1, 2
+_TCP: Final = bytes([socket.IPPROTO_TCP])
+_COUNT: Final = 1  # CTA_STATS_GLOBAL_ENTRIES
+_IS_TRANSLATED: Final = 1 << 4 | 1 << 5  # IPS_SRC_NAT, IPS_DST_NAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +62,17 @@ class Entry:
     """The translated addresses."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundEntry:
+    """A TCP connection that is there."""
+
+    family: int
+    key: bytes
+    """What the kernel finds this entry by, and no later one with the same addresses."""
+    mark: int
+    is_translated: bool
+
+
 class Conntrack:
     """The connection tracking of a network namespace."""
 
@@ -63,12 +85,31 @@ class Conntrack:
         as an existing one; otherwise the kernel's OSError."""
         request(self._socket, _NEW, _message(entry), NLM_F_CREATE | NLM_F_EXCL)
 
-    def remove(self, source: Address, destination: Address) -> None:
+    def remove(
+        self, source: Address, destination: Address, protocol: int = socket.IPPROTO_TCP
+    ) -> None:
         """Remove the entry of a connection. Raises FileNotFoundError if there is none; otherwise
         the kernel's OSError."""
         family = _family(source)
-        asked = _tuple(_ORIGINAL, family, _packed(family, source), _packed(family, destination))
+        ends = _packed(family, source), _packed(family, destination)
+        asked = _tuple(_ORIGINAL, family, *ends, protocol)
         request(self._socket, _DELETE, nfnetlink_head(family) + asked)
+
+    def count(self) -> int:
+        """The number of entries, of all protocols. Raises the kernel's OSError."""
+        answer = ask(self._socket, _GET_STATISTICS, nfnetlink_head(socket.AF_UNSPEC))
+        return int.from_bytes(dict(attributes(answer)).get(_COUNT, b""), "big")
+
+    def entries(self) -> Iterator[FoundEntry]:
+        """The TCP connections in zone 0. If not all are taken, the next request would read the
+        rest: close this then. Raises the kernel's OSError."""
+        for body in dump(self._socket, _GET, nfnetlink_head(socket.AF_UNSPEC)):
+            if found := _found(body):
+                yield found
+
+    def remove_found(self, entry: FoundEntry) -> None:
+        """The same for one of these."""
+        request(self._socket, _DELETE, entry.key)
 
     def close(self) -> None:
         self._socket.close()
@@ -96,6 +137,29 @@ def _message(entry: Entry) -> bytes:
     return b"".join(parts)
 
 
+def _found(body: bytes) -> FoundEntry | None:
+    """What a message says. None: it is in another zone, or not TCP."""
+    values = dict(attributes(body))
+    original = values.get(_ORIGINAL, b"")
+    parts = dict(attributes(original, skip=0))
+    protocol = dict(attributes(parts.get(_PROTOCOL, b""), skip=0)).get(_NUMBER)
+    if protocol != _TCP or _ZONE in values or _TUPLE_ZONE in parts or _ID not in values:
+        return None
+    family = body[0]  # of struct nfgenmsg
+    return FoundEntry(
+        family=family,
+        key=b"".join(
+            (
+                nfnetlink_head(family),
+                attribute(_ORIGINAL | NESTED, original),
+                attribute(_ID, values[_ID]),
+            )
+        ),
+        mark=int.from_bytes(values.get(_MARK, b""), "big"),
+        is_translated=bool(int.from_bytes(values.get(_STATUS, b""), "big") & _IS_TRANSLATED),
+    )
+
+
 def _family(address: Address) -> socket.AddressFamily:
     return socket.AF_INET6 if address.is_v6 else socket.AF_INET
 
@@ -120,7 +184,13 @@ _TRANSLATIONS: Final = {
 }
 
 
-def _tuple(kind: int, family: socket.AddressFamily, source: _Packed, target: _Packed) -> bytes:
+def _tuple(
+    kind: int,
+    family: socket.AddressFamily,
+    source: _Packed,
+    target: _Packed,
+    protocol: int = socket.IPPROTO_TCP,
+) -> bytes:
     of_address = 4 + _BYTES[family]
     form = _TUPLES[family]
     return form.pack(
@@ -129,7 +199,7 @@ def _tuple(kind: int, family: socket.AddressFamily, source: _Packed, target: _Pa
         *(of_address, _IP_SOURCE[family], source[0]),
         *(of_address, _IP_DESTINATION[family], target[0]),
         *(28, _PROTOCOL | NESTED),
-        *(5, _NUMBER, socket.IPPROTO_TCP),
+        *(5, _NUMBER, protocol),
         *(6, _SOURCE_PORT, source[1]),
         *(6, _DESTINATION_PORT, target[1]),
     )

@@ -399,6 +399,7 @@ def test_the_older_iptables_is_searched_as_nft_is() -> None:
     assert rules.dropping_answers == ()
     assert ["connlimit" in rule.text for rule in rules.counts_of_sent] == [True]
     assert [rule.text for rule in rules.zones] == ["-i eth0 -j CT --zone 7"]
+    assert rules.mention_conntrack
     rules = read(commands=("iptables-legacy -A FORWARD -s 192.0.2.1/32 -j DROP",))
     assert [str(chain) for chain in rules.dropping_answers] == ["iptables-legacy filter FORWARD"]
 
@@ -421,6 +422,20 @@ def test_a_rule_that_sets_a_zone_is_found() -> None:
     for body in ("ct zone set 7", "ct original zone set 7", "ct reply zone set iif map @m"):
         assert len(chain_of("prerouting", body).zones) == 1
     assert chain_of("prerouting", "ct zone 7 accept").zones == ()
+
+
+@pytest.mark.parametrize(
+    ("body", "mentions"),
+    [
+        ("ct state established accept", True),
+        ("udp dport 53 notrack", True),
+        ('xt target "CT"', True),
+        ("tcp dport 80 accept", False),
+        ('accept comment "ct state"', False),
+    ],
+)
+def test_a_rule_that_may_need_conntrack_is_found(body: str, mentions: bool) -> None:
+    assert chain_of("prerouting", body).mention_conntrack == mentions
 
 
 @pytest.mark.parametrize(
