@@ -210,7 +210,7 @@ def test_a_wrong_value_is_named_with_its_option_and_a_hint() -> None:
         (["--upstream-ca", "/nowhere"], "--upstream-ca: cannot read /nowhere"),
         (["--client-cert", "/nowhere"], "--client-cert: cannot read /nowhere"),
         (["-o", "-"], "--output: standard output is no file"),
-        (["-w", "-"], "standard output is no file"),
+        (["-w", "-"], "--write: standard output is no file"),
         (["-o", ""], "--output: the name of the file is empty"),
         (["--keylog", ""], "--keylog: the name of the file is empty"),
         (["-o", "x", "--keylog", "./x"], "--output and --keylog are one file: x"),
