@@ -81,6 +81,7 @@ def fork_helper(channel: socket.socket) -> int:
     else:
         _helpers.clear()  # they are its siblings
         os.setsid()
+        prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)  # a stopped one could not read the end
     return pid
 
 

@@ -118,6 +118,28 @@ def test_a_helper_is_waited_for_whatever_the_number_of_its_descriptor() -> None:
     assert run_in_child(work, timeout_s=TIMEOUT_S) == [[]]
 
 
+def test_a_stopped_helper_ends_with_the_process_that_it_helps() -> None:
+    def work() -> bool:
+        reader, writer = os.pipe()
+        if (child := fork()) == 0:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            if not (helper := fork_helper(ours)):
+                ours.close()
+                theirs.send(b"ready")
+                theirs.recv(1)
+                os._exit(0)
+            theirs.close()
+            ours.recv(5)
+            os.kill(helper, signal.SIGSTOP)
+            os.waitid(os.P_PID, helper, os.WSTOPPED)
+            os.kill(os.getpid(), signal.SIGKILL)
+        os.close(writer)
+        os.waitpid(child, 0)
+        return os.read(reader, 1) == b""  # the helper had the other end
+
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [True]
+
+
 @pytest.mark.parametrize("lists_children", [True, False])
 def test_helpers_are_told_from_other_children(monkeypatch, lists_children) -> None:
     if not lists_children:
