@@ -44,10 +44,11 @@ ReadPart: TypeAlias = Callable[[Part, Callable[[bytes | int], object]], CaptureO
 bytes of the file have been read."""
 
 _CLOSED: Final = 1
-_BATCH: Final = 500
-_MAX_AHEAD: Final = 50_000
-"""Messages of a process that wait for those of others, some 300 bytes each."""
+_MAX_AHEAD: Final = 32 << 20
+"""Bytes of messages of a process that wait for those of others."""
 _BATCH_BYTES: Final = 1 << 18
+_BARE: Final = 200
+"""The bytes of a message besides its line."""
 _POLL_INTERVAL_S: Final = 0.2
 _MARSHAL: Final = 2
 """The version without references: nothing here is there twice. It takes half the time of pickle."""
@@ -71,6 +72,7 @@ def tell_part(
     headers = session.shown.headers
     publish = session.hub.publish
     messages: list[Message] = []
+    size = 0
     try:
         for event in session.events(packets, share=part):
             if part.depends_from:
@@ -83,10 +85,13 @@ def tell_part(
                 more = event.client.ip, event.destination.ip
             elif type(event) is FlowClose:
                 more = _CLOSED
-            messages.append((part.order, event.flow, line_of(event, headers=headers), more))
-            if len(messages) >= _BATCH:
+            line = line_of(event, headers=headers)
+            messages.append((part.order, event.flow, line, more))
+            size += _BARE + len(line)
+            if size >= _BATCH_BYTES:
                 send(marshal.dumps(messages, _MARSHAL))
                 messages.clear()
+                size = 0
     finally:
         send(marshal.dumps(messages, _MARSHAL))
     if part.depends_from:
@@ -131,7 +136,18 @@ class _Stream:
 
     reader: ReaderProcess
     messages: deque[Message] = field(default_factory=deque)
+    size: int = 0
+    """Of these messages, in bytes."""
     outcome: CaptureOutcome | DependentError | None = None
+
+    def add(self, messages: list[Message]) -> None:
+        self.messages += messages
+        self.size += sum(_BARE + len(line) for _, _, line, _ in messages)
+
+    def pop(self) -> Message:
+        message = self.messages.popleft()
+        self.size -= _BARE + len(message[2])
+        return message
 
 
 class CaptureShares:
@@ -207,7 +223,7 @@ class CaptureShares:
     def _messages_of(self, stream: _Stream) -> Iterator[Message]:
         while True:
             while stream.messages:
-                yield stream.messages.popleft()
+                yield stream.pop()
             if isinstance(stream.outcome, DependentError):
                 raise stream.outcome
             if stream.outcome:
@@ -222,7 +238,7 @@ class CaptureShares:
         streams = {
             each.reader.connection: each
             for each in self._streams
-            if each.outcome is None and len(each.messages) < _MAX_AHEAD
+            if each.outcome is None and each.size < _MAX_AHEAD
         }
         for connection in wait([*streams], _POLL_INTERVAL_S):
             stream = streams[connection]  # type: ignore[index] # only connections are waited for
@@ -233,7 +249,7 @@ class CaptureShares:
                 stream.outcome = DependentError()
                 continue
             if isinstance(message, bytes):
-                stream.messages += marshal.loads(message)
+                stream.add(marshal.loads(message))
             elif isinstance(message, int):
                 self._on_progress(message)
             elif isinstance(message, CaptureOutcome | DependentError):

@@ -22,6 +22,7 @@ from mitml4.capture.follow import follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.sharing import Part
 from mitml4.errors import CaptureError
+from mitml4.session import capture_shares
 from mitml4.session.capture_shares import (
     CaptureShares,
     DependentError,
@@ -263,6 +264,26 @@ def test_processes_tell_what_one_tells(busy: Path) -> None:
     flows = [outcome.totals.flows for outcome in both.outcomes]
     assert sum(flows) == lines.count(b"flow.open")
     assert min(flows) > sum(flows) / 4
+
+
+def test_little_waits_for_other_processes(busy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the limit is, everything is told; and nothing is received beyond it."""
+    most, longest = 1, 0
+    monkeypatch.setattr(capture_shares, "_MAX_AHEAD", most)
+    add = capture_shares._Stream.add
+
+    def added(stream: Any, messages: list[Message]) -> None:
+        nonlocal longest
+        assert stream.size < most
+        add(stream, messages)
+        longest = max(longest, stream.size)
+
+    monkeypatch.setattr(capture_shares._Stream, "add", added)
+    with shares(reading(file(busy))) as both:
+        lines = b"".join(both.lines())
+        assert [each.size for each in both._streams] == [0, 0]
+    assert lines == by_one(file(busy))
+    assert longest > most
 
 
 def test_each_process_finds_what_is_wrong_with_the_capture(busy: Path, tmp_path: Path) -> None:
