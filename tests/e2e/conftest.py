@@ -740,8 +740,12 @@ def sshd(serve: Callable[..., None], files: Path) -> list[str]:
         PidFile none
         UsePAM no
     """)
-    # A separate /run, for the empty directory of its privilege separation.
-    start = 'mount -t tmpfs run /run && mkdir /run/sshd && exec /usr/sbin/sshd -D -e -f "$1"'
+    # A separate /run, for the empty directory of its privilege separation. An empty /root, since
+    # what a shell reads there when it starts may wait for other programs (pyenv's lock).
+    start = (
+        "mount -t tmpfs run /run && mkdir /run/sshd && mount -t tmpfs root /root && "
+        'exec /usr/sbin/sshd -D -e -f "$1"'
+    )
     serve("sh", "-c", start, "sh", str(config), port=22)
     return [
         *("-F", "none", "-i", str(files / "user_key"), "-o", "BatchMode=yes"),
