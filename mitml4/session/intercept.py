@@ -12,7 +12,10 @@ from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Final
 
+import trio
+
 from mitml4.errors import ExitCode
+from mitml4.net.firewall.stale import forget_stale
 from mitml4.net.owner.finder import OwnerFinder
 from mitml4.net.place import HERE
 from mitml4.net.rules.interception import plan, preparing
@@ -46,6 +49,8 @@ async def intercept(config: InterceptConfig, say: Say, complain: Complain) -> Ex
         owned = None
         if config.scope.owners:
             owned = running.enter_context(OwnedSockets.create(config.scope.owners))
+        forget = attachment.network.forget_stale if attachment else forget_stale
+        await trio.to_thread.run_sync(forget)
         # A thread that has ended before this process drops its privileges.
         sys.setswitchinterval(_SWITCH_S)
         importing = Thread(target=import_module, args=(_SESSION,), name="import")

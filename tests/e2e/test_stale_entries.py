@@ -30,13 +30,14 @@ def echo(serve_once):
 def clear(lab):
     """The next test begins without entries."""
     yield
-    with closing(lab.router.call(Conntrack)) as conntrack:
-        for entry in entries(lab):
-            conntrack.remove_found(entry)
+    for machine in (lab.router, lab.client):
+        with closing(machine.call(Conntrack)) as conntrack:
+            for entry in entries(machine):
+                conntrack.remove_found(entry)
 
 
-def entries(lab):
-    with closing(lab.router.call(Conntrack)) as conntrack:
+def entries(machine):
+    with closing(machine.call(Conntrack)) as conntrack:
         return list(conntrack.entries())
 
 
@@ -70,6 +71,56 @@ def test_a_new_connection_from_the_port_of_an_old_one_is_seen(lab, intercept, se
     with connect(lab, server) as new:
         exchange(new)
     assert watch.flow().opened["client"]["port"] == CLIENT_PORT
+
+
+@pytest.fixture
+def attached(lab):
+    """The scope of a session that is attached to the client's network."""
+    with lab.client.popen(["sleep", "600"]) as process:
+        yield ("--pid", str(process.pid))
+        process.kill()
+
+
+@pytest.mark.parametrize("server", ENDS)
+def test_the_same_where_a_session_is_attached(lab, intercept, attached, server):
+    earlier = intercept("--no-trust", "--exclude-port", str(PORT), scope=attached)
+    with connect(lab, server) as old:
+        exchange(old)
+        earlier.stop()
+    session = intercept("--no-trust", scope=attached)
+    watch = session.watch()
+    with connect(lab, server) as new:
+        exchange(new)
+    assert watch.flow().opened["client"]["port"] == CLIENT_PORT
+
+
+@pytest.mark.parametrize("server", ENDS)
+def test_an_open_connection_goes_on_where_a_session_is_attached(lab, intercept, attached, server):
+    earlier = intercept("--no-trust", "--exclude-port", str(PORT), scope=attached)
+    with connect(lab, server) as sock:
+        exchange(sock)
+        earlier.stop()
+        session = intercept("--no-trust", scope=attached)
+        exchange(sock)
+        session.stop()
+        exchange(sock)
+    assert session.flows() == []
+
+
+def test_nothing_is_removed_where_rules_of_an_attached_network_need_conntrack(
+    lab, intercept, attached
+):
+    follow = "chain f { type filter hook output priority 0; ct state established accept; }"
+    lab.client.run("nft", "-f", "-", input=f"table inet others {{\n{follow}\n}}\n")
+    with connect(lab, SERVER_V4) as sock:
+        exchange(sock)
+        before = entries(lab.client)
+        session = intercept("--no-trust", scope=attached)
+        assert set(before) <= set(entries(lab.client))
+        exchange(sock)
+        session.stop()
+    assert len(before) == 1
+    lab.client.run("nft", "delete", "table", "inet", "others")
 
 
 @pytest.fixture(params=["1", "0"])
@@ -110,9 +161,9 @@ def others(lab, request):
 def test_where_rules_of_others_need_conntrack_nothing_is_removed(lab, others, intercept):
     with connect(lab, SERVER_V4) as sock:
         exchange(sock)
-        before = entries(lab)
+        before = entries(lab.router)
         assert len(before) == 1
         session = intercept()
-        assert set(before) <= set(entries(lab))
+        assert set(before) <= set(entries(lab.router))
         exchange(sock)
         session.stop()

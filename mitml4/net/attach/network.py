@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from typing import Any, Final, NoReturn, Self
@@ -18,6 +18,7 @@ from mitml4.errors import MachineError
 from mitml4.net import capabilities, helper, isolation, processes
 from mitml4.net.attach.target import Target
 from mitml4.net.capabilities import Capability
+from mitml4.net.firewall.stale import forget_stale
 from mitml4.net.isolation import CLONE_NEWNET, CLONE_NEWUSER
 
 __all__ = ["AttachedNetwork"]
@@ -61,6 +62,10 @@ class AttachedNetwork:
             spare += (socket.socket(fileno=each) for each in descriptors)
         return spare.pop()
 
+    def forget_stale(self) -> None:
+        """Remove entries of conntrack there that nobody follows. Raises MachineError."""
+        helper.ask(self.channel, "forget")
+
     def restrict(self) -> None:
         """From now on, create only sockets that connect. Raises MachineError."""
         helper.ask(self.channel, "restrict")
@@ -101,14 +106,25 @@ class _Sockets:
         self._is_restricted = False
 
     def answer(self, what: str, arguments: dict[str, Any], _: list[int]) -> helper.Answer:
-        if what == "restrict":
-            self._is_restricted = True
-            return {}, []
-        family, kind, protocol = arguments["wanted"]
-        if self._is_restricted and not _is_for_connecting(family, kind):
+        match what:
+            case "restrict":
+                self._is_restricted = True
+            case "forget":
+                self._check(is_for_connecting=False)
+                forget_stale()
+            case _:
+                return {}, list(self._create(arguments["wanted"], arguments["count"]))
+        return {}, []
+
+    def _create(self, wanted: tuple[int, int, int], count: int) -> Iterator[int]:
+        family, kind, protocol = wanted
+        self._check(is_for_connecting=_is_for_connecting(family, kind))
+        for _ in range(min(count, _AT_ONCE)):
+            yield socket.socket(family, kind, protocol).detach()
+
+    def _check(self, *, is_for_connecting: bool) -> None:
+        if self._is_restricted and not is_for_connecting:
             raise PermissionError(errno.EPERM, "the session runs already")
-        count = min(arguments["count"], _AT_ONCE)
-        return {}, [socket.socket(family, kind, protocol).detach() for _ in range(count)]
 
 
 def _is_for_connecting(family: int, kind: int) -> bool:

@@ -20,11 +20,9 @@ from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError
 from mitml4.net.firewall.chains import Chain
 from mitml4.net.firewall.host_rules import HostRules
-from mitml4.net.gate.conntrack import FoundEntry
 from mitml4.net.gate.gate import SynGate
 from mitml4.net.gate.nflog import open_log
 from mitml4.net.gate.quic import COPY_BYTES
-from mitml4.net.gate.stale import remove_stale, stale_entries
 from mitml4.net.identity import Identity
 from mitml4.net.links import Change, LinkWatch
 from mitml4.net.listener import Listener
@@ -218,11 +216,8 @@ async def preparing(
     intercept. On exit, the guard and its rules are removed.
     """
     check(scope, place)
-    stale = stale_entries() if place is HERE else []
     guard = await Guard.claim(place)
     try:
-        if stale:
-            await _forget(stale)
         ipv6 = has_ipv6(scope, place)
         rules = HostRules("")
         if place is HERE:
@@ -242,14 +237,6 @@ async def preparing(
         )
     finally:
         await guard.aclose()
-
-
-async def _forget(stale: Sequence[FoundEntry]) -> None:
-    """Remove these entries before rules of ours follow connections, if no rules of others do."""
-    with suppress(MachineError):
-        rules = await trio.to_thread.run_sync(HostRules.read)
-        if not rules.mention_conntrack:
-            remove_stale(stale)
 
 
 @asynccontextmanager

@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 
 from mitml4.address import Address
+from mitml4.net.firewall.stale import remove_stale, stale_entries
 from mitml4.net.gate.conntrack import Conntrack, Entry
-from mitml4.net.gate.stale import remove_stale, stale_entries
 from mitml4.net.netns import NetNamespace
 
 SERVERS = {"ipv4": "198.51.100.2", "ipv6": "2001:db8:2::2"}

@@ -31,3 +31,5 @@ def test_a_running_session_gets_only_sockets_that_connect() -> None:
     ):
         with pytest.raises(PermissionError):
             create(family, kind)
+    with pytest.raises(PermissionError):
+        sockets.answer("forget", {}, [])

@@ -27,10 +27,12 @@ from itertools import islice
 from typing import Final
 
 from mitml4.address import Address
+from mitml4.errors import MachineError
+from mitml4.net.firewall.host_rules import HostRules
 from mitml4.net.gate.conntrack import Conntrack, FoundEntry
 from mitml4.net.identity import ANY_MARK, MAGIC_MASK
 
-__all__ = ["remove_stale", "stale_entries"]
+__all__ = ["forget_stale", "remove_stale", "stale_entries"]
 
 _LOOPBACK: Final[Mapping[int, str]] = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 _WITHOUT_RULES: Final = ("act_ct", "openvswitch")
@@ -39,6 +41,14 @@ _MAX_ENTRIES: Final = 20_000
 """They take about a second. Further ones stay."""
 _ARRIVES_WITHIN_S: Final = 0.25
 """What is sent over `lo` has usually arrived when `send` returns."""
+
+
+def forget_stale() -> None:
+    """Remove them in the current network namespace, if it is certain that nobody follows them."""
+    if entries := stale_entries():
+        with suppress(MachineError):
+            if not HostRules.read().mention_conntrack:
+                remove_stale(entries)
 
 
 def stale_entries() -> list[FoundEntry]:
