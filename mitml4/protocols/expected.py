@@ -15,6 +15,8 @@ from mitml4.dataclass import dataclass
 __all__ = ["Announcement", "Expectations", "Transport"]
 
 Transport: TypeAlias = Literal["tcp", "udp"]
+Open: TypeAlias = dict[tuple[Transport, str, int], tuple[float, str]]
+"""By transport, host and port: until when a connection is waited for, and its protocol."""
 
 _MAX_EXPECTED: Final = 4096
 _LIFETIME_S: Final = 120.0
@@ -41,10 +43,11 @@ class Expectations:
     def __init__(self) -> None:
         self.on_add: Callable[[Announcement, str, str], None] | None = None
         """Takes what is added here; None: no other process needs it."""
-        self._expected: dict[tuple[Transport, str, int], tuple[float, str]] = {}
+        self.open: Open = {}
+        """Those that are waited for; another process with the same clock may have them too."""
 
     def __bool__(self) -> bool:
-        return bool(self._expected)
+        return bool(self.open)
 
     def add(self, announcement: Announcement, client: str, server: str, now_s: float) -> None:
         """`client` and `server`: the addresses of the flow that announces it."""
@@ -56,21 +59,21 @@ class Expectations:
         """Add one that a flow of another process announces."""
         host = announcement.host or (client if announcement.of_client else server)
         key = announcement.transport, host, announcement.port
-        self._expected.pop(key, None)
-        if len(self._expected) >= _MAX_EXPECTED:
-            del self._expected[next(iter(self._expected))]
-        self._expected[key] = now_s + _LIFETIME_S, announcement.protocol
+        self.open.pop(key, None)
+        if len(self.open) >= _MAX_EXPECTED:
+            del self.open[next(iter(self.open))]
+        self.open[key] = now_s + _LIFETIME_S, announcement.protocol
 
     def take(self, transport: Transport, host: str, port: int, now_s: float) -> str | None:
         """The protocol that is expected at this address. Data of TCP is expected once; datagrams
         may come from several sides."""
         key = transport, host, port
-        found = self._expected.get(key)
+        found = self.open.get(key)
         if found is None:
             return None
         until_s, protocol = found
         if transport == "tcp" or until_s < now_s:
-            del self._expected[key]
+            del self.open[key]
         return protocol if now_s <= until_s else None
 
     def take_in_tunnel(self, host: str, port: int, now_s: float) -> str | None:

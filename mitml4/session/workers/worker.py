@@ -173,6 +173,8 @@ class Worker:
             case ("announce", source, announcement, client, server):
                 expecting = self._outlets[source].expecting
                 expecting.copy(announcement, client, server, trio.current_time())
+            case ("announced", source, there):
+                self._outlets[source].expecting.open = there
             case ("ticket", ours, packed):
                 self._tickets.learn(ours, packed)
             case ("pins" | "engines" as what, *change):

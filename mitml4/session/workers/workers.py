@@ -272,6 +272,8 @@ class Workers:
         """Send a new worker what the others know."""
         channel.send("share", self._share)
         channel.send("learned", self._learned.state)
+        for source, expectations in self._expectations.items():
+            channel.send("announced", source, expectations.open)
         for each in (*self._remembered.values(), *self._tickets.all()):
             channel.gather(each)
 

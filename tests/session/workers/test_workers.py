@@ -15,7 +15,7 @@ from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import Accepted
 from mitml4.net.tcp import TcpStream
-from mitml4.protocols.expected import Announcement
+from mitml4.protocols.expected import Announcement, Expectations
 from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.session.config import SessionConfig
 from mitml4.session.flows.flow import Flow
@@ -593,6 +593,26 @@ async def test_what_a_flow_announces_is_known_to_all_other_processes(session, nu
     messages = [message for message, _ in await heard_up_to(one, "toggle")]
     assert ("announce", 0, announced[1], CLIENT.ip, SERVER.ip) not in messages  # its own
     nursery.cancel_scope.cancel()
+
+
+async def test_a_new_worker_knows_what_was_announced_before(nursery):
+    async with running(FakeSession(alone_up_to=1)) as session:
+        session.begin(nursery, 1)
+        expectations = session.services.expectations
+        for port in (1, 2):
+            announced = Announcement(protocol="ftp-data", transport="tcp", port=port)
+            expectations.add(announced, CLIENT.ip, SERVER.ip, trio.current_time())
+        assert expectations.take("tcp", SERVER.ip, 1, trio.current_time())
+        for number in (2, 3):
+            session.begin(nursery, number)
+        one, _ = await started(session)
+        ((what, source, state), _) = await heard(one, "announced")
+        assert (what, source) == ("announced", 0)
+        there = Expectations()
+        there.open = state
+        assert there.take("tcp", SERVER.ip, 1, trio.current_time()) is None
+        assert there.take("tcp", SERVER.ip, 2, trio.current_time()) == "ftp-data"
+        nursery.cancel_scope.cancel()
 
 
 async def test_without_workers_the_session_carries_flows(session):
