@@ -34,6 +34,7 @@ from mitml4.protocols.tls.fingerprints import ja4, kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls.protocol import TlsConversation, TlsDetails
 from mitml4.tasks import first_of
+from mitml4.tls.bridge.errors import OTHER_CERTIFICATE
 from mitml4.tls.bridge.older import finishes_all, is_bridged
 from mitml4.tls.engine_memory import EngineSite
 from mitml4.tls.pinning import (
@@ -152,6 +153,9 @@ class InterceptTls:
         redial = self.redial if context.depth == self.redial.depth else None
         again = self.redial.behind(bridge.prelude) if bridge.prelude else redial
         parts = context, hello, visit, speaker, redial
+        if not redial and not hello.takes_only_x509:  # what the server shows is known too late
+            reason = OTHER_CERTIFICATE
+            return await self._pass_through(bridge, context, speaker, reason, hello, visit)
         may_bridge = again is not None or self._may_bridge_inside(hello, visit)
         reason = self._not_bridged(bridge, hello, visit, may_bridge)
         outcome: Intercepted | GivenUp | NotBridged = NotBridged(reason)
@@ -163,8 +167,8 @@ class InterceptTls:
             if outcome.stays_closed or self.tools.engine == "bridge":
                 reason = outcome.reason
                 return await self._pass_through(bridge, context, speaker, reason, hello, visit)
-            if not self.tools.contexts.can_offer(hello):
-                return await self._pass_through(bridge, context, speaker, "cipher", hello)
+            if reason := self._not_by_openssl(hello):
+                return await self._pass_through(bridge, context, speaker, reason, hello)
             openssl = OpenSslHandshake(self.tools, bridge, *parts)
             outcome = await openssl.run(outcome.reason)
         match outcome:
@@ -183,6 +187,13 @@ class InterceptTls:
                 )
             case _:
                 assert_never(outcome)
+
+    def _not_by_openssl(self, hello: ClientHello) -> str:
+        """Why OpenSSL cannot do the handshakes; empty: it can. A type of certificate that it does
+        not offer might be what the server shows, and the client trusts."""
+        if not hello.takes_only_x509:
+            return OTHER_CERTIFICATE
+        return "" if self.tools.contexts.can_offer(hello) else "cipher"
 
     def _may_bridge_inside(self, hello: ClientHello, visit: Visit) -> bool:
         """Whether the bridge surely finishes, where nobody can dial again."""

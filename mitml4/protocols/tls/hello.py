@@ -120,6 +120,8 @@ class ClientHello:
     key_shares: tuple[int, ...] = ()
     """The groups of the keys that were sent."""
     point_formats: tuple[int, ...] = ()
+    certificate_types: tuple[int, ...] = ()
+    """What the server may show (RFC 7250)."""
     sslv2: bool = False
     wire_length: int = 0
     """Bytes of the stream up to the end of the hello's last record."""
@@ -147,6 +149,11 @@ class ClientHello:
     @property
     def status_request(self) -> bool:
         return self.has(Extension.STATUS_REQUEST)
+
+    @property
+    def takes_only_x509(self) -> bool:
+        """Whether the server has nothing else to show than a certificate of X.509."""
+        return not any(self.certificate_types)  # RFC 7250 §3: that is 0
 
     @property
     def ech(self) -> bool:
@@ -405,6 +412,7 @@ def _client_hello(body: bytes, wire_length: int, *, datagrams: bool = False) -> 
         signature_algorithms_cert=_read(_uint16s, found.get(Extension.SIGNATURE_ALGORITHMS_CERT)),
         key_shares=_read(_key_shares, found.get(Extension.KEY_SHARE)),
         point_formats=_read(_uint8s, found.get(Extension.EC_POINT_FORMATS)),
+        certificate_types=_read(_uint8s, found.get(Extension.SERVER_CERTIFICATE_TYPE)),
         wire_length=wire_length,
     )
 

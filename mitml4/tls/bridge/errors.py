@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["CannotBridge", "StaysClosed"]
+from typing import Final
+
+__all__ = ["OTHER_CERTIFICATE", "CannotBridge", "StaysClosed"]
+
+OTHER_CERTIFICATE: Final = "a certificate of another type than X.509"
 
 
 class CannotBridge(Exception):  # noqa: N818, it is no error: the flow goes another way

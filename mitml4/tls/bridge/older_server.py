@@ -19,7 +19,7 @@ from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import messages
-from mitml4.tls.bridge.errors import CannotBridge, StaysClosed
+from mitml4.tls.bridge.errors import OTHER_CERTIFICATE, CannotBridge, StaysClosed
 from mitml4.tls.bridge.extensions import CERTIFICATE_TYPES, X509, Place, check_answers
 from mitml4.tls.bridge.flight import Flight, ServerFinished
 from mitml4.tls.bridge.hello import RelayedHello
@@ -87,7 +87,7 @@ class OlderServer:
         self.chosen = choose(hello)
         for kind, value in hello.extensions.items:
             if kind in CERTIFICATE_TYPES and value != X509:
-                raise StaysClosed("a certificate of another type than X.509")
+                raise StaysClosed(OTHER_CERTIFICATE)
             if kind not in _RELAYED:
                 raise CannotBridge(f"extension {kind}")
         self._exchange: ServerKeyExchange | None = None

@@ -25,7 +25,7 @@ from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import certificates, messages, older_messages
 from mitml4.tls.bridge.delegation import verify_credential
-from mitml4.tls.bridge.errors import CannotBridge, StaysClosed
+from mitml4.tls.bridge.errors import OTHER_CERTIFICATE, CannotBridge, StaysClosed
 from mitml4.tls.bridge.extensions import (
     CERTIFICATE_TYPES,
     X509,
@@ -246,7 +246,7 @@ class ServerLeg(Leg):
                 raise CannotBridge(f"extension {kind}")
             if kind in CERTIFICATE_TYPES and value != X509:
                 # OpenSSL would not offer the type, and the server would show a certificate instead.
-                raise StaysClosed("a certificate of another type than X.509")
+                raise StaysClosed(OTHER_CERTIFICATE)
         own = self.hello.record_size_limit
         if own and (limit := answer.record_size_limit):
             self.limit_records(sent=limit - 1, received=own - 1)
