@@ -66,17 +66,18 @@ class Report:
         """The flow begins. `name`: the name of its destination, if it is known."""
         self._client = connection.client
         self._process = process
-        self.publish(
-            events.FlowOpen(
-                flow=self.flow,
-                client=connection.client,
-                destination=connection.destination,
-                interface=connection.interface,
-                name=name,
-                container=container,
-                process=process,
+        if self.wants(events.FlowOpen):
+            self.publish(
+                events.FlowOpen(
+                    flow=self.flow,
+                    client=connection.client,
+                    destination=connection.destination,
+                    interface=connection.interface,
+                    name=name,
+                    container=container,
+                    process=process,
+                )
             )
-        )
 
     def close(self, reason: CloseReason, *, up: int, down: int, duration_s: float) -> None:
         """The flow is over; so many bytes went up and down."""

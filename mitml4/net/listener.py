@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -20,10 +21,20 @@ from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
 from mitml4.net.place import HERE, Place
 from mitml4.net.stream import Transport
 
-__all__ = ["Accepted", "Ends", "IncomingConnection", "Listener", "listen"]
+__all__ = [
+    "Accepted",
+    "Arrived",
+    "Ends",
+    "HeldConnection",
+    "IncomingConnection",
+    "Listener",
+    "listen",
+]
 
 Ends: TypeAlias = tuple[Address, Address]
 """The addresses of a connection: its source, and its destination."""
+Arrived: TypeAlias = Callable[[socket.socket | None], None]
+"""Gets the socket of a connection that was accepted; None: its client has gone."""
 SocketName: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 # The kernel limits it to net.core.somaxconn.
@@ -62,6 +73,13 @@ class IncomingConnection(Protocol):
 
     def refuse(self, reason: OSError | None) -> None:
         """Refuse it with the error of the server's side; None: with a RST."""
+
+
+class HeldConnection(IncomingConnection, Protocol):
+    """One that the kernel accepts when it is let in."""
+
+    def let_in(self, arrived: Arrived) -> None:
+        """Accept it. `arrived` is called once, unless it is refused before."""
 
 
 @dataclass(frozen=True, slots=True)

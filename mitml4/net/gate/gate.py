@@ -28,7 +28,7 @@ from mitml4.dataclass import dataclass
 from mitml4.net.dial import abort
 from mitml4.net.gate.nflog import LoggedPacket, logged_packets
 from mitml4.net.gate.syn import Syn
-from mitml4.net.listener import Ends, IncomingConnection, Listener
+from mitml4.net.listener import Arrived, Ends, IncomingConnection, Listener
 from mitml4.net.netlink import receive_nowait
 from mitml4.net.tcp import TcpStream
 
@@ -255,8 +255,7 @@ class PendingConnection:
         self._ends: Ends | None = None
         self.is_missed = False
         """Whether it has been missed already."""
-        self._has_arrived = trio.Event()
-        self._socket: socket.socket | None = None
+        self._arrived: Arrived | None = None
 
     @property
     def client(self) -> Address:
@@ -281,24 +280,31 @@ class PendingConnection:
 
     async def accept(self) -> TcpStream:
         """Accept it. Raises ConnectionResetError if the client has gone. Checkpoints."""
-        self._is_let_in = True
-        self._admit()
-        gate = self._gate
-        gate.awaited[self] = trio.current_time()
-        gate.awaits_some.set()
-        try:
-            await self._has_arrived.wait()
-        except BaseException:
-            if self._socket is not None:
-                abort(self._socket)
-            raise
-        finally:
-            del gate.awaited[self]
+        task = trio.lowlevel.current_task()
+        found: list[socket.socket | None] = []
+
+        def arrived(sock: socket.socket | None) -> None:
+            found.append(sock)
+            trio.lowlevel.reschedule(task)
+
+        def stop_waiting(_: object) -> trio.lowlevel.Abort:
             self._leave()
-        if self._socket is None:
-            self._gate.missing_in_a_row += 1
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self.let_in(arrived)
+        await trio.lowlevel.wait_task_rescheduled(stop_waiting)
+        (sock,) = found
+        if sock is None:
             raise ConnectionResetError(errno.ECONNRESET, "the client has gone")
-        return TcpStream(self._socket)
+        return TcpStream(sock)
+
+    def let_in(self, arrived: Arrived) -> None:
+        """Accept it. `arrived` is called once, unless it is refused before."""
+        self._is_let_in = True
+        self._arrived = arrived
+        self._admit()
+        self._gate.awaited[self] = trio.current_time()
+        self._gate.awaits_some.set()
 
     def refuse(self, reason: OSError | None) -> None:
         """Refuse it with the error of the server's side; without an error, with a RST. One that was
@@ -321,15 +327,19 @@ class PendingConnection:
 
     def give_up(self) -> None:
         """It will not arrive."""
-        self._has_arrived.set()
+        self._gate.missing_in_a_row += 1
+        self._tell(None)
 
     def arrive(self, sock: socket.socket) -> None:
         """The connection has arrived at the listener."""
-        if self._socket is not None:
-            abort(self._socket)
-        self._socket = sock
         self._gate.missing_in_a_row = 0
-        self._has_arrived.set()
+        self._tell(sock)
+
+    def _tell(self, sock: socket.socket | None) -> None:
+        arrived = self._arrived
+        assert arrived  # or it would not be among those that are admitted
+        self._leave()
+        arrived(sock)
 
     def _admit(self) -> None:
         try:
@@ -341,7 +351,9 @@ class PendingConnection:
         self._gate.admitted[self._ends] = self
 
     def _leave(self) -> None:
+        self._arrived = None
         self._gate.forget(self.held)
+        self._gate.awaited.pop(self, None)
         if self._ends is not None:
             self._gate.admitted.pop(self._ends, None)
 

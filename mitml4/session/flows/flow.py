@@ -160,6 +160,16 @@ class Flow:
         """End it: both sides get a reset."""
         self._until_reset.cancel()
 
+    def start(self, nursery: trio.Nursery, on_end: Callable[[], None]) -> None:
+        """See `flows.Carried`."""
+        nursery.start_soon(self._run_to, on_end)
+
+    async def _run_to(self, on_end: Callable[[], None]) -> None:
+        try:
+            await self.run()
+        finally:
+            on_end()
+
     async def run(self) -> None:
         """Run the flow to its end. Raises nothing but cancellation."""
         reason: CloseReason = "shutdown"

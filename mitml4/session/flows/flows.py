@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -36,8 +37,8 @@ class Carried(Protocol):
     def is_delivered(self) -> bool:
         """Whether the server has acknowledged all that the client has sent."""
 
-    async def run(self) -> None:
-        """Run it to its end. Raises nothing but cancellation."""
+    def start(self, nursery: trio.Nursery, on_end: Callable[[], None]) -> None:
+        """Run it, in a task of the nursery where it takes one, and call `on_end` at its end."""
 
     def reset(self) -> None:
         """End it: both sides get a reset."""
@@ -146,25 +147,17 @@ class Flows:
             flow = self.begin(self._begun, queued.connection, services, queued.process)
             among, key = self.open, self._begun
         among[key] = flow
-        nursery.start_soon(self._carry, queued, flow, among, key, is_looked_at)
+        flow.start(nursery, partial(self._leave, queued, among, key, is_looked_at))
         if among is self.open and self._begun == self._max_flows:
             self._on_limit(MAX_FLOWS)
 
-    async def _carry(
-        self,
-        queued: QueuedConnection,
-        flow: Carried,
-        among: dict[int, Carried],
-        key: int,
-        is_looked_at: bool,
+    def _leave(
+        self, queued: QueuedConnection, among: dict[int, Carried], key: int, is_looked_at: bool
     ) -> None:
-        try:
-            await flow.run()
-        finally:
-            del among[key]
-            self._crowd.leave(queued, looked_at=is_looked_at)
-            self._one_closed.set()
-            self._one_closed = trio.Event()
+        del among[key]
+        self._crowd.leave(queued, looked_at=is_looked_at)
+        self._one_closed.set()
+        self._one_closed = trio.Event()
 
     async def _wait(self, flows: Mapping[int, Carried], timeout_s: float) -> None:
         with trio.move_on_after(timeout_s):

@@ -31,8 +31,10 @@ class Carrier:
 
     def load(self, fewest: int) -> tuple[int, int]:
         """What it has to do; `fewest` flows are open in any process."""
-        more = min(len(self.open) - fewest, _MAX_DIFFERENCE)
-        return len(self.starting) + more, self.begun
+        more = len(self.open) - fewest
+        return len(self.starting) + (
+            more if more < _MAX_DIFFERENCE else _MAX_DIFFERENCE
+        ), self.begun
 
 
 class Balance:
@@ -50,7 +52,7 @@ class Balance:
         """Who carries this flow. The number 0 is that of flows that publish nothing: these are not
         counted."""
         carriers = (self.here, *workers)
-        fewest = min(len(each.open) for each in carriers)
+        fewest = min([len(each.open) for each in carriers])
         carrier = min(carriers, key=lambda each: each.load(fewest))
         carrier.begun += 1
         if number:
@@ -60,9 +62,9 @@ class Balance:
         return carrier
 
     def publish(self, event: Published) -> None:
-        assert isinstance(event, FlowLayer | FlowClose)
-        if carrier := self._carriers.get(event.flow):
-            carrier.starting.discard(event.flow)
-            if isinstance(event, FlowClose):
-                carrier.open.discard(event.flow)
-                del self._carriers[event.flow]
+        number: int = event.flow  # type: ignore[union-attr]  # it wants nothing else
+        if carrier := self._carriers.get(number):
+            carrier.starting.discard(number)
+            if type(event) is FlowClose:
+                carrier.open.discard(number)
+                del self._carriers[number]

@@ -1,11 +1,12 @@
 """Messages between a session and one of its workers, with descriptors attached.
 
-A frame is its length, whether a descriptor belongs to it, and a pickled list of messages: tuples
-whose first item is a name. Both ends are processes of one session with the same privileges, so that
-one trusts what the other has pickled. A descriptor belongs to the last message of its frame.
+A frame is its length, how many descriptors belong to it, and a pickle: a list of messages, which
+are tuples whose first item is a name, and the places of those with a descriptor. Both ends are
+processes of one session with the same privileges, so that one trusts what the other has pickled.
 
-What must arrive soon is sent at once, with what has waited before it; the rest waits for a few
-milliseconds, so that many events share the system calls and the wake-up of the other end.
+What must arrive soon is sent before this process next waits for events, so that messages of all
+tasks share the system calls and the wake-up of the other end. The rest waits for a few milliseconds
+more.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pickle
 import socket
 import struct
 from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeAlias
 
@@ -25,18 +27,20 @@ __all__ = ["Channel", "Message", "channel_pair"]
 
 Message: TypeAlias = tuple[Any, ...]
 
-_HEAD: Final = struct.Struct("=I?")
+_HEAD: Final = struct.Struct("=IB")
 _AT_ONCE: Final = 256 << 10
 """Bytes that are read at a time."""
 _GATHER_S: Final = 0.004
 _MANY: Final = 128
 """Messages that are sent at once, although none of them is urgent."""
-_ONE_DESCRIPTOR: Final = socket.CMSG_SPACE(4)
+_MANY_DESCRIPTORS: Final = 16
+"""The same, and as many as a frame may have."""
+_ROOM: Final = socket.CMSG_SPACE(4 * _MANY_DESCRIPTORS)
 _LAST_S: Final = 2.0
 """How long the last messages may take."""
 
 
-class Channel:
+class Channel(trio.abc.Instrument):
     """One end."""
 
     def __init__(self, sock: socket.socket) -> None:
@@ -44,13 +48,20 @@ class Channel:
         sock.setblocking(False)
         self._socket = sock
         self._gathered: list[Message] = []
-        self._unsent: deque[tuple[memoryview, int | None]] = deque()
+        self._attached: list[tuple[int, int]] = []
+        """Places among them, and the descriptors that belong there."""
+        self._is_urgent = False
+        """Whether some of them must not wait."""
+        self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
         """What the socket has no room for, and the descriptors that go with it."""
         self.unsent_bytes = 0
+        self._token: trio.lowlevel.TrioToken | None = None
+        """None: it does not run."""
         self._news = trio.Event()
         self._all_sent = trio.Event()
         self._read = bytearray()
-        self._descriptors: deque[int | None] = deque()
+        self._descriptors: deque[list[int]] = deque()
+        """Of each frame that has some, those that have come."""
         self._is_broken = False
         """Whether a frame could not be sent, or nobody reads any more."""
 
@@ -60,33 +71,51 @@ class Channel:
         if len(self._gathered) == 1:
             self._news.set()
         elif len(self._gathered) >= _MANY:
-            self._flush(None)
+            self._flush()
 
     def send(self, *message: Any, descriptor: int | None = None) -> None:
-        """Send it at once, behind all others. The descriptor is closed here."""
+        """Send it before this process waits for anything, behind all others; at once, as long as
+        the channel does not run. The descriptor is closed here."""
+        if descriptor is not None:
+            self._attached.append((len(self._gathered), descriptor))
         self._gathered.append(message)
-        self._flush(descriptor)
+        self._is_urgent = True
+        is_full = len(self._attached) == _MANY_DESCRIPTORS or len(self._gathered) >= _MANY
+        if is_full or not self._token:
+            self._flush()
 
-    def _flush(self, descriptor: int | None) -> None:
-        data = pickle.dumps(self._gathered, pickle.HIGHEST_PROTOCOL)
+    def before_io_wait(self, _timeout: float) -> None:
+        """All tasks have had their turns. A task that is woken from here would wait, too."""
+        if self._is_urgent:
+            assert self._token
+            self._flush(self._token)
+
+    def _flush(self, token: trio.lowlevel.TrioToken | None = None) -> None:
+        """`token`: where the task that sends the rest has to be woken by it."""
+        places = [place for place, _ in self._attached]
+        descriptors = [descriptor for _, descriptor in self._attached]
+        data = pickle.dumps((self._gathered, places), pickle.HIGHEST_PROTOCOL)
         self._gathered.clear()
-        frame = memoryview(_HEAD.pack(len(data), descriptor is not None) + data)
-        self._unsent.append((frame, descriptor))
+        self._attached.clear()
+        self._is_urgent = False
+        frame = memoryview(_HEAD.pack(len(data), len(descriptors)) + data)
+        self._unsent.append((frame, descriptors))
         self.unsent_bytes += len(frame)
         if self._is_broken:
             self._break()
         elif len(self._unsent) == 1:
             self._write()
         if self._unsent:
-            self._news.set()
+            token.run_sync_soon(self._news.set) if token else self._news.set()
 
     def _write(self) -> None:
         """As much as there is room for."""
         while self._unsent:
-            frame, descriptor = self._unsent[0]
+            frame, descriptors = self._unsent[0]
             attached = []
-            if descriptor is not None:
-                attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("=i", descriptor))]
+            if descriptors:
+                packed = struct.pack(f"={len(descriptors)}i", *descriptors)
+                attached = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)]
             try:
                 count = self._socket.sendmsg([frame], attached)
             except BlockingIOError:
@@ -96,11 +125,11 @@ class Channel:
                     return
                 self._break()
                 return
-            if descriptor is not None:
-                os.close(descriptor)
+            for each in descriptors:
+                os.close(each)
             self.unsent_bytes -= count
             if count < len(frame):
-                self._unsent[0] = frame[count:], None
+                self._unsent[0] = frame[count:], ()
             else:
                 self._unsent.popleft()
 
@@ -109,26 +138,35 @@ class Channel:
         self._is_broken = True
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_WR)
-        for _, descriptor in self._unsent:
-            if descriptor is not None:
-                os.close(descriptor)
+        for _, descriptors in self._unsent:
+            for each in descriptors:
+                os.close(each)
         self._unsent.clear()
         self.unsent_bytes = 0
 
     async def run(self) -> None:
         """Send what was gathered, and what there was no room for. Until cancelled."""
+        self._token = trio.lowlevel.current_trio_token()
+        trio.lowlevel.add_instrument(self)
+        try:
+            await self._send_what_waits()
+        finally:
+            trio.lowlevel.remove_instrument(self)
+            self._token = None
+
+    async def _send_what_waits(self) -> None:
         while True:
             await self._news.wait()
             self._news = trio.Event()
             if not self._unsent:
                 await trio.sleep(_GATHER_S)
             if self._gathered:
-                self._flush(None)
+                self._flush()
             while self._unsent:
                 await trio.lowlevel.wait_writable(self._socket)
                 self._write()
-                if self._unsent and self._unsent[0][1] is not None:
-                    await trio.sleep(_GATHER_S)  # it may wait for those that are on their way
+                if self._unsent and self._unsent[0][1]:
+                    await trio.sleep(_GATHER_S)  # they may wait for those that are on their way
             self._all_sent.set()
 
     async def receive(self) -> list[tuple[Message, int | None]]:
@@ -147,7 +185,7 @@ class Channel:
         """The same, as far as they have come. Raises EOFError at the end."""
         try:
             data, ancillary, flags, _ = self._socket.recvmsg(
-                _AT_ONCE, _ONE_DESCRIPTOR, socket.MSG_CMSG_CLOEXEC
+                _AT_ONCE, _ROOM, socket.MSG_CMSG_CLOEXEC
             )
         except BlockingIOError:
             return []
@@ -155,11 +193,11 @@ class Channel:
             raise EOFError from None
         if not data:
             raise EOFError
-        # The kernel ends a read behind bytes with a descriptor.
+        # The kernel ends a read behind bytes with descriptors.
         for _, _, content in ancillary:
-            self._descriptors += struct.unpack("=i", content[:4])
+            self._descriptors.append(list(struct.unpack(f"={len(content) // 4}i", content)))
         if flags & socket.MSG_CTRUNC and not ancillary:
-            self._descriptors.append(None)
+            self._descriptors.append([])
         self._read += data
         return self._frames()
 
@@ -168,14 +206,17 @@ class Channel:
         start = 0
         with memoryview(self._read) as read:
             while len(read) >= start + _HEAD.size:
-                length, has_descriptor = _HEAD.unpack_from(read, start)
+                length, has_descriptors = _HEAD.unpack_from(read, start)
                 end = start + _HEAD.size + length
                 if len(read) < end:
                     break
-                messages: list[Message] = pickle.loads(read[start + _HEAD.size : end])
-                found += ((each, None) for each in messages)
-                if has_descriptor:
-                    found[-1] = found[-1][0], self._descriptors.popleft()
+                messages, places = pickle.loads(read[start + _HEAD.size : end])
+                first = len(found)
+                found += [(each, None) for each in messages]
+                if has_descriptors:
+                    # The last ones are missing where this process may have no more.
+                    for place, descriptor in zip(places, self._descriptors.popleft(), strict=False):
+                        found[first + place] = messages[place], descriptor
                 start = end
         del self._read[:start]
         return found
@@ -183,7 +224,7 @@ class Channel:
     async def finish(self) -> None:
         """Send everything, for some seconds at most; `run` does what has to wait."""
         if self._gathered:
-            self._flush(None)
+            self._flush()
         if self._unsent:
             self._all_sent = trio.Event()
             with trio.move_on_after(_LAST_S):
@@ -193,9 +234,13 @@ class Channel:
         """Whoever waits for messages has to be cancelled before."""
         self._break()
         self._socket.close()
-        while self._descriptors:
-            if (descriptor := self._descriptors.popleft()) is not None:
-                os.close(descriptor)
+        for _, descriptor in self._attached:
+            os.close(descriptor)
+        for descriptors in self._descriptors:
+            for each in descriptors:
+                os.close(each)
+        self._attached.clear()
+        self._descriptors.clear()
 
 
 def channel_pair() -> tuple[Channel, socket.socket]:

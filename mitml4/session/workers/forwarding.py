@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import Final, TypeAlias
 
-from mitml4.events import VITAL, FlowOpen, LayerEvent
+from mitml4.events import VITAL, FlowClose, FlowLayer, FlowOpen, LayerEvent
 from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.session.reporting.hub import Hub
 from mitml4.session.workers.channel import Channel
+from mitml4.session.workers.packing import CLOSES, LAYERS
 from mitml4.sinks.jsonl import Line, line_of
 from mitml4.sinks.updates import OutputFailed, Published
 
@@ -20,6 +21,8 @@ __all__ = ["ForwardingHub", "SentLine"]
 SentLine: TypeAlias = tuple[int, int, bytes]
 """The fields of a Line, which are pickled in a tenth of the time that it takes."""
 
+_OF_THE_SESSION: Final = (FlowOpen, OutputFailed)
+"""Events that it publishes itself."""
 _MAX_UNSENT: Final = 32 << 20
 """Bytes that may wait for the session; beyond them, events that are not vital are dropped."""
 
@@ -38,16 +41,20 @@ class ForwardingHub(Hub):
         self._exchanges: Final = {HttpRequest, HttpEnd} if hub.wants(HttpEnd) else set()
 
     def wants(self, kind: type) -> bool:
-        return self._original.wants(kind)
+        return kind not in _OF_THE_SESSION and self._original.wants(kind)
 
     def publish(self, event: Published) -> None:
         kind = type(event)
-        if kind is FlowOpen or kind is OutputFailed:  # the session publishes them
+        if kind is LayerEvent:
+            self._publish_content(event)  # type: ignore[arg-type]  # it is one
+        elif kind is FlowClose:
+            self._channel.gather(("close", CLOSES.values(event)))  # type: ignore[arg-type]
+        elif kind in _OF_THE_SESSION:
             return
-        if isinstance(event, LayerEvent):
-            self._publish_content(event)
         elif self._channel.unsent_bytes > _MAX_UNSENT and not isinstance(event, VITAL):
             self._channel.gather(("lost",))
+        elif kind is FlowLayer:
+            self._channel.gather(("layer", LAYERS.values(event)))  # type: ignore[arg-type]
         else:
             self._channel.gather(("event", event))
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 import trio
 
-from mitml4.events import FlowClose, FlowLayer
+from mitml4.events import FlowLayer
 from mitml4.layers.report import Report
-from mitml4.net.listener import IncomingConnection
-from mitml4.net.tcp import TcpStream
+from mitml4.net.listener import HeldConnection, IncomingConnection
 from mitml4.process import RunningProcess
 from mitml4.protocols.http.events import HttpEnd
 from mitml4.session.flows.services import Services
 from mitml4.session.sources.proxy import ProxyClient
 from mitml4.session.workers.balance import Carrier
 from mitml4.session.workers.channel import Channel
-from mitml4.session.workers.worker import Begun
+from mitml4.session.workers.worker import BEGINNINGS, Begun
 
 __all__ = ["RemoteFlow", "RemoteWorker"]
 
@@ -102,13 +103,16 @@ class RemoteWorker(Carrier):
             raise ConnectionAbortedError
         return flow
 
-    def note(self, event: Any) -> None:
-        """An event of a flow: what has to be known of it if this process ends."""
-        if isinstance(event, FlowLayer | FlowClose) and (flow := self.flows.get(event.flow)):
-            if isinstance(event, FlowClose):
-                flow.is_closed = True
-            else:
-                flow.report.enter(event.depth, event.protocol)
+    def note_layer(self, layer: FlowLayer) -> None:
+        """A layer of a flow is known. If this process ends, the stack is told."""
+        if flow := self.flows.get(layer.flow):
+            flow.report.enter(layer.depth, layer.protocol)
+
+    def note_end(self, key: int, *, is_closed: bool) -> None:
+        """A flow has ended. `is_closed`: its flow.close is published by who calls this."""
+        if flow := self.flows.get(key):
+            flow.is_closed |= is_closed
+            flow.end()
 
     def note_exchange(self, number: int, place: Place, *, is_begun: bool) -> None:
         """An exchange of HTTP has begun or ended in a flow."""
@@ -121,9 +125,13 @@ class RemoteWorker(Carrier):
     def lose_flows(self) -> None:
         """It has ended, and its flows with it."""
         reason = _HUNG if self.is_given_up else _LOST
-        for flow in self.flows.values():
+        for flow in [*self.flows.values()]:
             flow.lose(reason)
-        self.flows.clear()
+
+    def cut_flows(self) -> None:
+        """The session ends without waiting for it."""
+        for flow in [*self.flows.values()]:
+            flow.end()
 
 
 class RemoteFlow:
@@ -145,7 +153,7 @@ class RemoteFlow:
         self.services = services
         self.report = Report(max(key, 0), services.publish, services.wants)
         self.opened_at = services.clock()
-        self.ended = trio.Event()
+        self._on_end: Callable[[], None] | None = None
         self.is_closed = False
         """Whether flow.close was published."""
         self.exchanges: dict[Place, float] = {}
@@ -153,9 +161,7 @@ class RemoteFlow:
         self.has_delivered = False
         self._has_asked = False
         self._is_answered = False
-        """Whether its client was accepted or refused."""
-        self._is_handed_over = isinstance(connection, ProxyClient)
-        """Whether the worker has got the client's socket with the flow, if it may have so many."""
+        """Whether its client's connection was sent to the worker, or refused."""
         destination = connection.destination
         names = tuple(services.names_of(destination))
         name = names[0] if names else None
@@ -180,21 +186,25 @@ class RemoteFlow:
         if isinstance(connection, ProxyClient):
             self._is_answered = True
             descriptor = connection.accepted.socket.detach()
-        self._channel.send("begin", begun, descriptor=descriptor)
+        self._channel.send("begin", BEGINNINGS.values(begun), descriptor=descriptor)
 
-    async def run(self) -> None:
-        try:
-            await self.ended.wait()
-        finally:
-            self._worker.flows.pop(self._key, None)
+    def start(self, _nursery: trio.Nursery, on_end: Callable[[], None]) -> None:
+        """See `flows.Carried`. No task of this process waits for its end."""
+        self._on_end = on_end
+
+    def end(self) -> None:
+        """The worker no longer carries it."""
+        if self._worker.flows.pop(self._key, None):
             self._close("shutdown")
+            if self._on_end:
+                self._on_end()
 
     @property
     def is_delivered(self) -> bool:
         if not self._has_asked:
             self._has_asked = True
             self._channel.send("deliver", self._key)
-        return self.has_delivered or self.ended.is_set()
+        return self.has_delivered or self._key not in self._worker.flows
 
     def reset(self) -> None:
         self._channel.send("reset", self._key)
@@ -202,28 +212,33 @@ class RemoteFlow:
     def measure(self) -> None:
         self._channel.send("measure", self._key)
 
-    async def accept(self) -> TcpStream:
-        """Raises OSError."""
-        if self._is_handed_over:
-            raise ConnectionAbortedError
-        self._is_answered = True
-        stream = await self.connection.accept()
-        assert isinstance(stream, TcpStream)
-        return stream
+    def accept(self) -> None:
+        """Let the client in, and send the worker its connection."""
+        if self._is_answered:  # a socket that was sent with the flow has not arrived
+            self._channel.send("gone", self._key)
+        else:
+            cast("HeldConnection", self.connection).let_in(self._send_accepted)
+
+    def _send_accepted(self, sock: socket.socket | None) -> None:
+        if sock is None:
+            self._channel.send("gone", self._key)
+        else:
+            self._is_answered = True
+            self._channel.send("accepted", self._key, descriptor=sock.detach())
 
     def refuse(self, reason: OSError | None) -> None:
-        self._is_answered = True
-        if not self._is_handed_over:
+        """Unless it is too late: then, what the worker has got is closed there."""
+        if not self._is_answered:
+            self._is_answered = True
             self.connection.refuse(reason)
 
     def lose(self, reason: str) -> None:
         """Its worker has ended, and the kernel has reset what it had accepted."""
-        if not self._is_answered:
-            self.refuse(None)
+        self.refuse(None)
         if not self.is_closed:
             self.report.error("client", "relay", "internal", reason)
         self._close("error")
-        self.ended.set()
+        self.end()
 
     def _close(self, reason: Any) -> None:
         if not self.is_closed:

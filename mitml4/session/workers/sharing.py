@@ -12,13 +12,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Awaitable, Callable, Hashable, Iterator
-from dataclasses import fields
 from functools import lru_cache
 from hashlib import sha256
-from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
-from cachetools import FIFOCache, LRUCache
+from cachetools import LRUCache
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
@@ -30,14 +28,15 @@ from cryptography.hazmat.primitives.serialization import (
 from mitml4.dataclass import dataclass
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.session.workers.channel import Message
-from mitml4.tls.bridge.tickets import MAX_TICKETS, Ticket, Tickets
+from mitml4.session.workers.packing import Packing, Values
+from mitml4.tls.bridge.tickets import Ticket, Tickets, keep_latest
 from mitml4.tls.forge import CACHE_SIZE, Forge, Leaf
 from mitml4.tls.keys import PrivateKey
 
 __all__ = ["AskedForge", "Learned", "SharedTickets", "pack_leaf"]
 
 Packed: TypeAlias = tuple[tuple[bytes, ...], bytes, bytes, tuple[str, ...], tuple[str, ...]]
-PackedTicket: TypeAlias = tuple[float, bytes, tuple[Any, ...]]
+PackedTicket: TypeAlias = tuple[float, bytes, Values]
 Ask: TypeAlias = Callable[..., Awaitable[Any]]
 
 _PINS: Final = frozenset(
@@ -104,7 +103,7 @@ class SharedTickets(Tickets):
         super().__init__(clock)
         self.send = send
         """Takes each ticket that is issued here; None: there is no other process."""
-        self._packed: FIFOCache[bytes, PackedTicket] = FIFOCache(MAX_TICKETS)
+        self._packed: dict[bytes, PackedTicket] = {}
         """Those of others: few tickets are ever used."""
 
     def keep(self, ours: bytes, ticket: Ticket, lifetime_s: int = 0) -> bool:
@@ -115,11 +114,11 @@ class SharedTickets(Tickets):
 
     def learn(self, ours: bytes, packed: PackedTicket) -> None:
         """Another process has issued one."""
-        self._packed[ours] = packed
+        keep_latest(self._packed, ours, packed)
 
     def find(self, ours: bytes, site: Hashable) -> Ticket | None:
         if packed := self._packed.pop(ours, None):
-            self.kept[ours] = _unpacked(*packed)
+            keep_latest(self.kept, ours, _unpacked(*packed))
         return super().find(ours, site)
 
     def all(self) -> Iterator[Message]:
@@ -134,21 +133,18 @@ class SharedTickets(Tickets):
 
 _COMMON: Final = ("suite", "site", "seen")
 """Fields that have the same values in most tickets of a site, and take long to pickle."""
-_OWN: Final = tuple(each.name for each in fields(Ticket) if each.name not in _COMMON)
-"""The others: numbers and bytes."""
-_common: Final = attrgetter(*_COMMON)
-_own: Final = attrgetter(*_OWN)
+_TICKETS: Final = Packing(Ticket, *_COMMON)
 _pickled: Final = lru_cache(64)(pickle.dumps)
 
 
 def _packed(expires: float, ticket: Ticket) -> PackedTicket:
     """A connection has two of them, as a rule."""
-    return expires, _pickled(_common(ticket)), _own(ticket)
+    values = _TICKETS.values(ticket)
+    return expires, _pickled(values[: len(_COMMON)]), values[len(_COMMON) :]
 
 
-def _unpacked(expires: float, common: bytes, own: tuple[Any, ...]) -> tuple[float, Ticket]:
-    values = (*pickle.loads(common), *own)
-    return expires, Ticket(**dict(zip((*_COMMON, *_OWN), values, strict=True)))
+def _unpacked(expires: float, common: bytes, own: Values) -> tuple[float, Ticket]:
+    return expires, _TICKETS.made((*pickle.loads(common), *own))
 
 
 @dataclass(slots=True)

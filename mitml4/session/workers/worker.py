@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 import trio
@@ -38,10 +39,11 @@ from mitml4.session.saying import Complain
 from mitml4.session.sources.source import FlowSource
 from mitml4.session.workers.channel import Channel, Message
 from mitml4.session.workers.forwarding import ForwardingHub
+from mitml4.session.workers.packing import Packing
 from mitml4.session.workers.scripts import AskedScript
 from mitml4.session.workers.sharing import AskedForge, Learned, SharedTickets
 
-__all__ = ["Begun", "ParentSession", "Worker"]
+__all__ = ["BEGINNINGS", "Begun", "ParentSession", "Worker"]
 
 _DELIVERY_INTERVAL_S: Final = 0.02
 
@@ -85,6 +87,9 @@ class Begun:
     """The protocol that another flow has announced for this one."""
 
 
+BEGINNINGS: Final = Packing(Begun)
+
+
 class Worker:
     """The worker's side of its channel."""
 
@@ -96,6 +101,8 @@ class Worker:
         self._interceptor = interceptor
         self._learned = Learned(interceptor)
         self._flows: dict[int, Flow] = {}
+        self._accepting: dict[int, _Question] = {}
+        """By the keys of flows whose clients are let in."""
         self._asked: dict[int, _Question] = {}
         self._count = 0
         self._unopened: dict[tuple[int, str], Services] = {}
@@ -151,13 +158,15 @@ class Worker:
 
     def _do(self, message: Message, descriptor: int | None) -> None:
         match message:
-            case ("begin", Begun() as begun):
-                self._begin(begun, descriptor)
+            case ("begin", values):
+                self._begin(BEGINNINGS.made(values), descriptor)
+            case ("accepted", key):
+                self._answer(self._accepting.get(key), None, None, descriptor)
+            case ("gone", key):
+                gone = ConnectionResetError(errno.ECONNRESET, "the client has gone")
+                self._answer(self._accepting.get(key), gone, None, None)
             case ("answer", number, error, value):
-                if question := self._asked.get(number):
-                    question.answer(error, value, descriptor)
-                elif descriptor is not None:  # nobody waits any more
-                    os.close(descriptor)
+                self._answer(self._asked.get(number), error, value, descriptor)
             case ("reset", key):
                 if flow := self._flows.get(key):
                     flow.reset()
@@ -206,13 +215,11 @@ class Worker:
         outlet.names, outlet.expecting.expected = begun.names, begun.expected
         flow = Flow(max(begun.key, 0), connection, services, begun.process)
         self._flows[begun.key] = flow
-        self._nursery.start_soon(self._carry, begun.key, flow)
+        flow.start(self._nursery, partial(self._end, begun.key))
 
-    async def _carry(self, key: int, flow: Flow) -> None:
-        try:
-            await flow.run()
-        finally:
-            del self._flows[key]
+    def _end(self, key: int) -> None:
+        del self._flows[key]
+        if key < 0:  # the end of others is told by their flow.close
             self._channel.gather(("end", key))
 
     async def _deliver(self, key: int) -> None:
@@ -233,11 +240,7 @@ class Worker:
 
     async def ask_socket(self, what: str, *arguments: Any) -> socket.socket:
         """The same, for a socket. Raises OSError."""
-        question = await self._question(what, *arguments)
-        if question.descriptor is None:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        descriptor, question.descriptor = question.descriptor, None
-        return socket.socket(fileno=descriptor)
+        return (await self._question(what, *arguments)).take_socket()
 
     async def _question(self, what: str, *arguments: Any) -> _Question:
         self._count += 1
@@ -245,16 +248,35 @@ class Worker:
         question = self._asked[number] = _Question()
         self._channel.send("ask", number, what, *arguments)
         try:
-            await question.done.wait()
-        except BaseException:
+            await question.wait_answer()
+        except trio.Cancelled:
             self._channel.send("cancel", number)
-            question.close()
             raise
         finally:
             del self._asked[number]
-        if question.error:
-            raise question.error
         return question
+
+    async def accept(self, key: int) -> socket.socket:
+        """The connection of a flow's client, which waits to be let in. Raises OSError."""
+        question = self._accepting[key] = _Question()
+        self._channel.send("accept", key)
+        try:
+            await question.wait_answer()
+        finally:
+            del self._accepting[key]
+        return question.take_socket()
+
+    def _answer(
+        self,
+        question: _Question | None,
+        error: Exception | None,
+        value: Any,
+        descriptor: int | None,
+    ) -> None:
+        if question:
+            question.answer(error, value, descriptor)
+        elif descriptor is not None:  # nobody waits any more
+            abort(socket.socket(fileno=descriptor))
 
     def refuse(self, key: int, reason: OSError | None) -> None:
         self._channel.send("refuse", key, reason)
@@ -264,20 +286,36 @@ class _Question:
     """What the session was asked."""
 
     def __init__(self) -> None:
-        self.done = trio.Event()
-        self.error: Exception | None = None
+        self._task = trio.lowlevel.current_task()
+        self._is_waiting = True
+        self._error: Exception | None = None
         self.value: Any = None
-        self.descriptor: int | None = None
+        self._descriptor: int | None = None
+
+    async def wait_answer(self) -> None:
+        """Raises what the session has raised."""
+        await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+        if self._error:
+            raise self._error
+
+    def _stop_waiting(self, _: object) -> trio.lowlevel.Abort:
+        self._is_waiting = False
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def answer(self, error: Exception | None, value: Any, descriptor: int | None) -> None:
-        self.error, self.value, self.descriptor = error, value, descriptor
-        self.done.set()
+        """Go on with it, unless who asked has been cancelled."""
+        if self._is_waiting:
+            self._error, self.value, self._descriptor = error, value, descriptor
+            self._is_waiting = False
+            trio.lowlevel.reschedule(self._task)
+        elif descriptor is not None:
+            abort(socket.socket(fileno=descriptor))
 
-    def close(self) -> None:
-        """Nobody takes the answer."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-            self.descriptor = None
+    def take_socket(self) -> socket.socket:
+        """The socket that came with the answer. Raises OSError if this process may have no more."""
+        if self._descriptor is None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return socket.socket(fileno=self._descriptor)
 
 
 class _Connection:
@@ -297,7 +335,7 @@ class _Connection:
 
     async def accept(self) -> TcpStream:
         sock, self._socket = self._socket, None
-        return TcpStream(sock or await self._worker.ask_socket("accept", self.key))
+        return TcpStream(sock or await self._worker.accept(self.key))
 
     def refuse(self, reason: OSError | None) -> None:
         sock, self._socket = self._socket, None

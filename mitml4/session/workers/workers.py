@@ -41,6 +41,7 @@ from mitml4.session.sources.source import FlowSource
 from mitml4.session.workers.balance import Balance
 from mitml4.session.workers.channel import Channel, Message, channel_pair
 from mitml4.session.workers.forwarding import SentLine
+from mitml4.session.workers.packing import CLOSES, LAYERS
 from mitml4.session.workers.remote import RemoteFlow, RemoteWorker
 from mitml4.session.workers.scripts import asked
 from mitml4.session.workers.sharing import Learned, SharedTickets, pack_leaf
@@ -201,6 +202,8 @@ class Workers:
                     os.kill(each.pid, number)
 
     def close(self) -> None:
+        for each in self.workers:
+            each.cut_flows()
         self._starter.close()
 
     def begin(
@@ -299,14 +302,27 @@ class Workers:
     def _take(self, worker: RemoteWorker, message: Message) -> None:
         match message:
             case ("event", event):
-                worker.note(event)
                 self._publish(event)
+            case ("layer", values):
+                layer = LAYERS.made(values)
+                worker.note_layer(layer)
+                self._hub.publish(layer)
+            case ("close", values):
+                close = CLOSES.made(values)
+                self._hub.publish(close)
+                worker.note_end(close.flow, is_closed=True)
             case ("exchange", flow, place, is_begun, event):
                 worker.note_exchange(flow, place, is_begun=is_begun and event is not None)
                 if event is None:
                     self._hub.lost_events += 1
                 else:
                     self._publish(event)
+            case ("ticket", ours, packed):
+                self._tickets.learn(ours, packed)
+                self._broadcast(message, worker)
+            case ("accept", key):
+                if flow := worker.flows.get(key):
+                    flow.accept()
             case ("ask", number, what, *arguments):
                 assert worker.nursery
                 asked_for = worker.asked[number] = trio.CancelScope()  # a cancel may come at once
@@ -318,14 +334,10 @@ class Workers:
                 if flow := worker.flows.get(key):
                     flow.refuse(reason)
             case ("end", key):
-                if flow := worker.flows.get(key):
-                    flow.ended.set()
+                worker.note_end(key, is_closed=False)
             case ("delivered", key):
                 if flow := worker.flows.get(key):
                     flow.has_delivered = True
-            case ("ticket", ours, packed):
-                self._tickets.learn(ours, packed)
-                self._broadcast(message, worker)
             case ("pins" | "engines" as what, *change):
                 self._learned.change(what, *change)
                 self._broadcast(message, worker)
@@ -365,8 +377,6 @@ class Workers:
         with scope:
             try:
                 match what, arguments:
-                    case "accept", (key,):
-                        stream = await worker.flow(key).accept()
                     case "connect", (key, to):
                         stream = await self._connect(worker.flow(key), to)
                     case "dial", (source, address):

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Hashable
-from typing import Final
-
-from cachetools import FIFOCache
+from typing import Final, TypeVar
 
 from mitml4.crypto.schedule import ticket_psk
 from mitml4.crypto.suites import Suite
@@ -21,7 +19,9 @@ from mitml4.tls.bridge.extensions import Place, check_answers
 from mitml4.tls.bridge.messages import NewSessionTicket
 from mitml4.tls.bridge.older_messages import NewSessionTicket12
 
-__all__ = ["MAX_TICKETS", "SiteTickets", "Ticket", "TicketRelay", "Tickets"]
+__all__ = ["MAX_TICKETS", "SiteTickets", "Ticket", "TicketRelay", "Tickets", "keep_latest"]
+
+T = TypeVar("T")
 
 _TLS_1_2: Final = 0x0303
 _TLS_1_3: Final = 0x0304
@@ -66,12 +66,19 @@ class Ticket:
         )
 
 
+def keep_latest(kept: dict[bytes, T], ours: bytes, value: T) -> None:
+    """Keep something about a ticket, and forget it of the oldest: connections have two each."""
+    kept[ours] = value
+    if len(kept) > MAX_TICKETS:
+        del kept[next(iter(kept))]
+
+
 class Tickets:
     """The sessions that can be resumed. Bounded: the oldest are forgotten."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.kept: FIFOCache[bytes, tuple[float, Ticket]] = FIFOCache(MAX_TICKETS)
+        self.kept: dict[bytes, tuple[float, Ticket]] = {}
         """By the client's ticket: until when, and the session."""
 
     def issue(self, ticket: Ticket, lifetime_s: int) -> bytes | None:
@@ -86,7 +93,8 @@ class Tickets:
         """The same, if ours has been chosen before; whether it was kept."""
         if not _MIN_BYTES <= len(ours) == len(ticket.server_ticket) <= _MAX_BYTES:
             return False
-        self.kept[ours] = self._clock() + min(lifetime_s or _MAX_LIFE_S, _MAX_LIFE_S), ticket
+        expires = self._clock() + min(lifetime_s or _MAX_LIFE_S, _MAX_LIFE_S)
+        keep_latest(self.kept, ours, (expires, ticket))
         return True
 
     def find(self, ours: bytes, site: Hashable) -> Ticket | None:

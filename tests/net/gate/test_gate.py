@@ -253,6 +253,29 @@ async def test_a_client_that_has_gone_is_not_waited_for_for_ever(gate: Any, auto
     assert (gate.pending, gate.admitted) == ({}, {})
 
 
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_client_that_is_not_waited_for_any_more_is_reset_when_it_arrives(
+    gate: Any, is_cancelled: bool
+) -> None:
+    gate.channel.ask(1001)
+    connection = await gate.accept()
+    if is_cancelled:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await connection.accept()
+    else:
+        connection.let_in(lambda _: pytest.fail("it was refused"))
+        connection.refuse(None)
+        assert gate.channel.withdrawn == [1001]
+    assert (gate.pending, gate.admitted, gate.awaited) == ({}, {}, {})
+    (client,) = gate.channel.clients
+    client.setblocking(False)
+    with trio.fail_after(5):
+        await trio.lowlevel.wait_readable(client)
+    with pytest.raises(ConnectionResetError):
+        client.recv(1)
+
+
 async def test_whoever_comes_to_the_listener_itself_is_reset(gate: Any) -> None:
     address = ("127.0.0.1", gate.channel.listener.address.port)
     with socket.create_connection(address) as client:

@@ -18,6 +18,7 @@ async def ends():
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ours.run)
         nursery.start_soon(other.run)
+        await trio.testing.wait_all_tasks_blocked()
         yield ours, other
         nursery.cancel_scope.cancel()
     ours.close()
@@ -97,6 +98,7 @@ async def test_what_has_no_room_waits_and_comes_in_order(ends):
     large = bytes(3 << 20)
     ours.send("large", large)
     ours.send("small", descriptor=reader)
+    await trio.testing.wait_all_tasks_blocked()
     assert ours.unsent_bytes > 1 << 20
     (first, none), (second, descriptor) = await take(other, 2)
     assert first == ("large", large)
@@ -140,8 +142,10 @@ async def test_where_a_frame_cannot_be_sent_the_other_end_reads_the_end(ends, mo
 
     monkeypatch.setattr(ours, "_socket", Short())
     ours.send("lost")
+    await trio.testing.wait_all_tasks_blocked()
     monkeypatch.undo()
     ours.send("next")
+    await trio.testing.wait_all_tasks_blocked()
     assert ours.unsent_bytes == 0
     with trio.fail_after(10):
         assert await other.receive() == []
@@ -149,26 +153,70 @@ async def test_where_a_frame_cannot_be_sent_the_other_end_reads_the_end(ends, mo
         assert await take(ours, 1) == [(("its last",), None)]
 
 
-async def test_what_a_process_may_not_have_is_missing_and_nothing_else(ends, monkeypatch):
+@pytest.mark.parametrize("there_may_be", [0, 2])
+async def test_what_a_process_may_not_have_is_missing_and_nothing_else(
+    ends, monkeypatch, there_may_be
+):
     ours, other = ends
     sock = other._socket
 
     class Full:
-        """A socket of a process that has all descriptors that it may have."""
+        """A socket of a process that may have only so many descriptors more."""
 
         def recvmsg(self, size, _room, flags):
-            return sock.recvmsg(size, 0, flags)
+            room = socket.CMSG_SPACE(4 * there_may_be) if there_may_be else 0
+            return sock.recvmsg(size, room, flags)
 
         def __getattr__(self, name):
             return getattr(sock, name)
 
     reader, writer = os.pipe()
     monkeypatch.setattr(other, "_socket", Full())
-    ours.send("lost", descriptor=reader)
-    ours.send("next")
-    assert await take(other, 2) == [(("lost",), None), (("next",), None)]
+    for name in ("a", "b", "c"):
+        ours.send(name, descriptor=os.dup(reader))
+        ours.send("next")
+    found = await take(other, 6)
+    assert [message for message, _ in found] == [
+        (name,) for each in ("a", "b", "c") for name in (each, "next")
+    ]
+    assert [place for place, (_, descriptor) in enumerate(found) if descriptor is not None] == [
+        2 * place for place in range(there_may_be)
+    ]
     monkeypatch.undo()
+    ours.send("d", descriptor=reader)  # nothing is out of step
+    found += await take(other, 1)
+    assert found[-1][1] is not None
+    for _, descriptor in found:
+        if descriptor is not None:
+            os.close(descriptor)
     os.close(writer)
+
+
+async def test_what_is_sent_in_one_turn_shares_a_system_call(ends, monkeypatch):
+    ours, other = ends
+    sock, sent = ours._socket, []
+
+    class Counting:
+        def sendmsg(self, data, attached):
+            sent.append(attached)
+            return sock.sendmsg(data, attached)
+
+        def __getattr__(self, name):
+            return getattr(sock, name)
+
+    monkeypatch.setattr(ours, "_socket", Counting())
+    readers = []
+    for number in range(20):
+        reader, writer = os.pipe()
+        os.close(writer)
+        readers.append(reader)
+        ours.send("one", number, descriptor=reader)
+    assert len(sent) == 1  # a frame has no room for more
+    found = await take(other, 20)
+    assert len(sent) == 2
+    assert [message[1] for message, _ in found] == [*range(20)]
+    for _, descriptor in found:
+        os.close(descriptor)
 
 
 def test_the_other_end_is_a_plain_socket():

@@ -14,7 +14,6 @@ from mitml4.events import FlowClose, FlowError, FlowLayer, FlowOpen, LayerEvent
 from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.listener import Accepted
-from mitml4.net.tcp import TcpStream
 from mitml4.protocols.expected import Announcement, Expectations
 from mitml4.protocols.http.events import HttpEnd, HttpRequest
 from mitml4.session.config import SessionConfig
@@ -26,7 +25,9 @@ from mitml4.session.sources.proxy import ProxyClient
 from mitml4.session.workers import workers
 from mitml4.session.workers.balance import Balance
 from mitml4.session.workers.channel import Channel, channel_pair
+from mitml4.session.workers.packing import CLOSES, LAYERS
 from mitml4.session.workers.starter import Starter
+from mitml4.session.workers.worker import BEGINNINGS
 from mitml4.session.workers.workers import Workers
 from mitml4.sinks.jsonl import Line
 from mitml4.tls.ca import CertificateAuthority
@@ -66,16 +67,16 @@ class Connection:
     destination = SERVER
     interface = "lan"
     local_ends = None
+    accept: Any = None
 
     def __init__(self):
         self.refused = []
         self.far = None
 
-    async def accept(self):
-        await trio.lowlevel.checkpoint()
+    def let_in(self, arrived):
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.far = socket.create_connection(listener.getsockname())
-            return TcpStream(listener.accept()[0])
+            arrived(listener.accept()[0])
 
     def refuse(self, reason):
         self.refused.append(reason)
@@ -122,6 +123,8 @@ class FakeSession:
             passthrough_cache=PassthroughCache(trio.current_time),
         )
         self.failures = []
+        self.ended = []
+        """The numbers of flows."""
         self.services = Services(
             publish=self.hub.publish, connect=never, relay=Relay(), tls=self.interceptor
         )
@@ -131,7 +134,7 @@ class FakeSession:
 
     def begin(self, nursery, number, connection=None):
         flow = self.workers.begin(number, connection or Connection(), self.services)
-        nursery.start_soon(flow.run)
+        flow.start(nursery, lambda: self.ended.append(number))
         return flow
 
     def of(self, kind):
@@ -184,6 +187,12 @@ async def heard_up_to(channel, name):
                     return found
 
 
+async def begun_at(channel):
+    """The key of the next flow that begins there."""
+    (_, values), _ = await heard(channel, "begin")
+    return BEGINNINGS.made(values).key
+
+
 async def told(condition):
     """Until it is so: what was sent has to be received by a task."""
     with trio.fail_after(10):
@@ -196,16 +205,14 @@ async def test_a_flow_begins_at_a_worker_and_is_told_to_it(session, nursery):
     for number in (1, 2):
         session.begin(nursery, number)
     assert [e.flow for e in session.of(FlowOpen)] == [1, 2]
-    (_, begun), _ = await heard(one, "begin")
-    assert begun.key == 1
-    (_, begun), _ = await heard(other, "begin")
-    assert begun.key == 2
+    assert await begun_at(one) == 1
+    assert await begun_at(other) == 2
     layer = FlowLayer(flow=1, depth=0, protocol="ssh", speaker="server", action="relayed")
-    one.send("event", layer)
+    one.send("layer", LAYERS.values(layer))
     await told(lambda: session.of(FlowLayer))
+    assert session.of(FlowLayer) == [layer]
     session.begin(nursery, 3)
-    (_, begun), _ = await heard(one, "begin")
-    assert begun.key == 3
+    assert await begun_at(one) == 3
     nursery.cancel_scope.cancel()
 
 
@@ -260,7 +267,7 @@ async def test_a_worker_that_ends_takes_its_flows_and_is_replaced(session, nurse
         layer = FlowLayer(
             flow=1, depth=depth, protocol=protocol, speaker="client", action="relayed"
         )
-        one.send("event", layer)
+        one.send("layer", LAYERS.values(layer))
     session.interceptor.passthrough_cache.add(Client("192.0.2.1", ""), Site("a:1", None), PINNED)
     await told(lambda: len(session.of(FlowLayer)) == 2)
     one.close()
@@ -288,7 +295,7 @@ async def test_a_worker_that_is_given_up_is_given_no_flows_whatever_it_says(sess
     one, _ = session.starter.started
     first, second = session.workers.workers
     first.pid = second.pid = FIRST_PID  # no process has this number
-    one.send("ask", 1, "accept", 1)
+    one.send("ask", 1, "lookup", ("localhost", 1), {})
     first.give_up()
     second.give_up()
     assert isinstance(session.workers.begin(1, Connection(), session.services), Flow)
@@ -297,12 +304,9 @@ async def test_a_worker_that_is_given_up_is_given_no_flows_whatever_it_says(sess
 
 async def test_a_question_that_is_cancelled_at_once_is_not_answered(session, nursery):
     one, _ = session.starter.started
-    session.begin(nursery, 1)
-    one.gather(("ask", 7, "accept", 1))
+    one.gather(("ask", 7, "lookup", ("localhost", 1), {}))
     one.send("cancel", 7)
-    (_, number, _, _), descriptor = await heard(one, "answer")
-    assert (number, descriptor) == (7, None)
-    nursery.cancel_scope.cancel()
+    assert await heard(one, "answer") == (("answer", 7, None, None), None)
 
 
 def content(number, what):
@@ -476,8 +480,7 @@ async def test_a_forced_end_waits_only_for_workers_that_answer(session, nursery,
     assert told_of(session, 2) == [FlowOpen]
     assert not done.is_set()
     close = FlowClose(flow=2, stack=(), reason="shutdown", bytes_up=5, bytes_down=6, duration_s=1.0)
-    other.send("event", close)
-    other.send("end", 2)
+    other.send("close", CLOSES.values(close))
     other.close()
     await done.wait()
     assert told_of(session, 2) == [FlowOpen, FlowClose]
@@ -522,22 +525,47 @@ async def test_a_worker_is_replaced_though_too_many_descriptors_are_on_their_way
         await heard(session.starter.started[2], "learned")
 
 
-async def test_a_worker_is_given_what_it_asks_for(session, nursery):
+async def test_a_client_is_let_in_when_a_worker_asks_for_it(session, nursery):
     one, _ = session.starter.started
     connection = Connection()
     session.begin(nursery, 1, connection)
-    one.send("ask", 7, "accept", 1)
-    (_, number, error, _), descriptor = await heard(one, "answer")
-    assert (number, error) == (7, None)
+    one.send("accept", 99)  # a flow that has ended
+    one.send("accept", 1)
+    message, descriptor = await heard(one, "accepted")
+    assert message == ("accepted", 1)
     with socket.socket(fileno=descriptor) as accepted, connection.far:
         assert accepted.getpeername() == connection.far.getsockname()
-    one.send("ask", 8, "accept", 99)
-    (_, number, error, _), descriptor = await heard(one, "answer")
-    assert isinstance(error, OSError)
-    assert (number, descriptor) == (8, None)
+    one.send("refuse", 1, None)
+    one.send("end", 1)
+    await told(lambda: session.ended == [1])
+    assert connection.refused == []  # what the worker has got is closed there
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_has_gone_or_is_refused_was_not_let_in(session, nursery):
+    one, _ = session.starter.started
+    connection = Connection()
+    connection.let_in = lambda arrived: arrived(None)
+    session.begin(nursery, 1, connection)
+    one.send("accept", 1)
+    assert await heard(one, "gone") == (("gone", 1), None)
     one.send("refuse", 1, ConnectionRefusedError(111, "refused"))
     await told(lambda: connection.refused)
     assert isinstance(connection.refused[0], ConnectionRefusedError)
+    nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_was_let_in_is_refused_when_its_worker_ends_before(session, nursery):
+    one, _ = session.starter.started
+    connection = Connection()
+    waiting = []
+    connection.let_in = waiting.append
+    session.begin(nursery, 1, connection)
+    one.send("accept", 1)
+    await told(lambda: waiting)
+    one.close()
+    await told(lambda: session.ended == [1])
+    assert connection.refused == [None]
     nursery.cancel_scope.cancel()
 
 
@@ -546,16 +574,14 @@ async def test_a_client_whose_socket_did_not_arrive_ends_alone(session, nursery)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         far = socket.create_connection(listener.getsockname())
         accepted = Accepted(listener.accept()[0], CLIENT, SERVER)
-    flow = session.begin(nursery, 1, ProxyClient(accepted))
+    session.begin(nursery, 1, ProxyClient(accepted))
     _, descriptor = await heard(one, "begin")
     os.close(descriptor)  # as the kernel does where the worker may have no more
-    one.send("ask", 1, "accept", 1)
-    (_, _, error, _), descriptor = await heard(one, "answer")
-    assert isinstance(error, OSError)
-    assert descriptor is None
+    one.send("accept", 1)
+    assert await heard(one, "gone") == (("gone", 1), None)
     one.send("refuse", 1, None)
     one.send("end", 1)
-    await flow.ended.wait()
+    await told(lambda: session.ended == [1])
     assert far.recv(1) == b""
     far.close()
     nursery.cancel_scope.cancel()
@@ -631,8 +657,7 @@ async def test_each_flow_is_closed_once_however_the_session_ends(session, nurser
 
     async def obey():
         await heard(one, "stop")
-        one.send("event", close)
-        one.send("end", 1)
+        one.send("close", CLOSES.values(close))
         one.close()
         await heard(other, "stop")
         other.close()  # with no word of its flow
@@ -641,3 +666,16 @@ async def test_each_flow_is_closed_once_however_the_session_ends(session, nurser
     await session.workers.finish()
     nursery.cancel_scope.cancel()
     assert [(e.flow, e.bytes_up) for e in session.of(FlowClose)] == [(1, 5), (2, 0)]
+    assert session.ended == [1, 2]
+
+
+async def test_a_flow_is_closed_once_where_the_session_does_not_wait_for_its_worker():
+    async with trio.open_nursery() as nursery, running(FakeSession()) as session:
+        session.starter.started[:] = await started(session)
+        session.balance.here.starting.update(range(-9, 0))
+        session.begin(nursery, 1)
+    assert not session.of(FlowClose)
+    session.workers.close()
+    session.workers.close()
+    assert [e.reason for e in session.of(FlowClose)] == ["shutdown"]
+    assert session.ended == [1]
