@@ -232,7 +232,17 @@ def _note_progress(connection: SSL.Connection, noted: Alerts, state: bytes) -> N
         noted.on_certificate_request()
     elif state == _SERVER_HELLO and connection.get_protocol_version() == SSL.TLS1_2_VERSION:
         # Before TLS 1.2 every signature is below the level, and after it no group is.
-        connection.set_context(noted.usual or connection.get_context())
+        _switch(connection, noted, noted.usual)
+
+
+def _switch(connection: SSL.Connection, noted: Alerts, context: SSL.Context | None) -> None:
+    """Go on with another context, if there is one. pyOpenSSL would let go of the one before it,
+    though OpenSSL has its info callback, and frees that."""
+    before = connection.get_context()
+    if context and context is not before:
+        if before not in noted.replaced:
+            noted.replaced.append(before)
+        connection.set_context(context)
 
 
 def _has_renegotiated(connection: SSL.Connection) -> bool:

@@ -13,6 +13,7 @@ import errno
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from dataclasses import field
 from functools import partial
 from typing import Final, TypeVar
 
@@ -51,6 +52,8 @@ class Alerts:
     """Called when the server asks for a certificate for the first time."""
     usual: SSL.Context | None = None
     """The context that a TLS 1.2 handshake switches to after the ServerHello, if any."""
+    replaced: list[SSL.Context] = field(default_factory=list)
+    """Contexts that the connection had before. OpenSSL calls the callbacks of the first one."""
     staple: bytes = b""
     """The OCSP response: the server's, or the one to give to a client that asks."""
     leaf: bytes | None = None

@@ -1,17 +1,23 @@
-"""OpenSSL's contexts for clients."""
+"""OpenSSL's contexts for clients and for servers."""
 
 from __future__ import annotations
 
+import gc
 import ssl
+import weakref
 from contextlib import suppress
 
 import trio
+import trustme
 from OpenSSL import SSL
 
+from mitml4.protocols.tls.hello import ClientHello
 from mitml4.tls.ca import CertificateAuthority
 from mitml4.tls.context import Contexts, Outcome
 from mitml4.tls.forge import Forge
 from mitml4.tls.keys import KeyType
+from mitml4.tls.offer import prepare
+from mitml4.tls.stream import Alerts
 
 DHE = "DHE-RSA-AES128-GCM-SHA256"
 
@@ -41,3 +47,39 @@ def test_a_client_of_finite_fields_gets_its_cipher() -> None:
         incoming.write(server.bio_read(1 << 16))
     client.do_handshake()
     assert client.cipher()[0] == DHE
+
+
+def test_a_context_lives_as_long_as_openssl_calls_its_callbacks() -> None:
+    """Also if the connection has another one since then, and no cache has it."""
+    hello = ClientHello(
+        legacy_version=0x0303, random=bytes(32), cipher_suites=(0xC02B, 0xC02F), groups=(29, 23)
+    )
+    mirrored = Contexts().server_side(hello)
+    client = SSL.Connection(mirrored.context)
+    noted = Alerts(usual=mirrored.usual)
+    client.set_app_data(noted)
+    prepare(client, hello)
+    client.set_connect_state()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("a.test").configure_cert(context)
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = context.wrap_bio(incoming, outgoing, server_side=True)
+    for _ in range(2):
+        with suppress(SSL.WantReadError):
+            client.do_handshake()
+        incoming.write(client.bio_read(1 << 16))
+        with suppress(ssl.SSLWantReadError):
+            server.do_handshake()
+        client.bio_write(outgoing.read())
+    client.do_handshake()
+    assert client.get_context() is mirrored.usual
+    first = weakref.ref(mirrored.context)
+    del mirrored
+    gc.collect()
+    assert first()
+    with suppress(ssl.SSLWantReadError):
+        server.unwrap()
+    client.bio_write(outgoing.read())
+    with suppress(SSL.ZeroReturnError):
+        client.recv(1)
+    assert noted.received_close_notify
