@@ -325,7 +325,9 @@ EVENTS: Final[tuple[type[Event], ...]] = (
 )
 """All events except those of protocols, which are in their rows of the registry."""
 
-VITAL: Final = (SessionStart, FlowOpen, FlowError, FlowClose, ClientProbe, DnsRefused, SessionStop)
+VITAL: Final = frozenset(
+    {SessionStart, FlowOpen, FlowError, FlowClose, ClientProbe, DnsRefused, SessionStop}
+)
 """Events that are never dropped, so that the list of flows is complete."""
 
 _BARE_BYTES: Final = 512
@@ -339,7 +341,7 @@ def weight(event: Event) -> int:
     """The approximate memory of an event, in bytes."""
     if isinstance(event, LayerEvent):
         return event.weight
-    if isinstance(event, FlowLayer):
+    if isinstance(event, FlowLayer) and event.details is not None:
         return _BARE_BYTES + _WEIGHERS[type(event.details)](event.details)
     return _BARE_BYTES
 

@@ -119,16 +119,17 @@ def attribute(kind: int, value: bytes) -> bytes:
 
 def messages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """The type and the body of each message in data that was read from a socket."""
-    while len(data) >= _MESSAGE.size:
-        length, kind, *_ = _MESSAGE.unpack_from(data)
-        yield kind, data[_MESSAGE.size : length]
-        data = data[max(_MESSAGE.size, (length + 3) & ~3) :]
+    at, end = 0, len(data)
+    while at + _MESSAGE.size <= end:
+        length, kind, *_ = _MESSAGE.unpack_from(data, at)
+        yield kind, data[at + _MESSAGE.size : at + length]
+        at += max(_MESSAGE.size, (length + 3) & ~3)
 
 
 def attributes(data: bytes, *, skip: int = _GENERIC.size) -> Iterator[tuple[int, bytes]]:
     """The type and the value of each attribute after the head of a body."""
-    data = data[skip:]
-    while len(data) >= _ATTRIBUTE.size:
-        length, kind = _ATTRIBUTE.unpack_from(data)
-        yield kind & _ATTRIBUTE_TYPE, data[_ATTRIBUTE.size : length]
-        data = data[max(_ATTRIBUTE.size, (length + 3) & ~3) :]
+    at, end = skip, len(data)
+    while at + _ATTRIBUTE.size <= end:
+        length, kind = _ATTRIBUTE.unpack_from(data, at)
+        yield kind & _ATTRIBUTE_TYPE, data[at + _ATTRIBUTE.size : at + length]
+        at += max(_ATTRIBUTE.size, (length + 3) & ~3)

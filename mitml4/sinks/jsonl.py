@@ -60,11 +60,9 @@ class JsonLines(Format[Event | Line]):
         return (event,)  # type: ignore[return-value]  # it wants nothing else
 
     def weight(self, item: Event | Line) -> Weight:
-        if type(item) is LayerEvent:  # most are
+        if isinstance(item, (LayerEvent, Line)):  # most are
             return item.flow, item.weight, False
-        if isinstance(item, Line):
-            return item.flow, item.weight, False
-        return getattr(item, "flow", 0), weight(item), isinstance(item, VITAL)
+        return getattr(item, "flow", 0), weight(item), type(item) in VITAL
 
     def write(self, batch: Sequence[Event | Line]) -> None:
         self.file.write(

@@ -42,6 +42,7 @@ __all__ = ["Selection"]
 
 _CAPACITY: Final = 32 << 20
 """Bytes of events that are held."""
+_VITAL: Final = VITAL | {PlaintextBegun}
 _VITAL_CAPACITY: Final = 256 << 20
 """The same for vital events."""
 _COPY_BYTES: Final = 300
@@ -283,7 +284,7 @@ class Selection:
     def _shares_of(self, event: Event | PlaintextUpdate) -> Shares:
         if isinstance(event, PlaintextMoved):
             return self._shares if event.data else self._vital_shares
-        return self._vital_shares if isinstance(event, (*VITAL, PlaintextBegun)) else self._shares
+        return self._vital_shares if type(event) in _VITAL else self._shares
 
     def _release(self, flow: _Flow, held: list[_Held]) -> None:
         for each in held:

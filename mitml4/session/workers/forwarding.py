@@ -51,7 +51,7 @@ class ForwardingHub(Hub):
             self._channel.gather(("close", CLOSES.values(event)))  # type: ignore[arg-type]
         elif kind in _OF_THE_SESSION:
             return
-        elif self._channel.unsent_bytes > _MAX_UNSENT and not isinstance(event, VITAL):
+        elif self._channel.unsent_bytes > _MAX_UNSENT and kind not in VITAL:
             self._channel.gather(("lost",))
         elif kind is FlowLayer:
             self._channel.gather(("layer", LAYERS.values(event)))  # type: ignore[arg-type]
