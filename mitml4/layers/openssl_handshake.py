@@ -61,6 +61,8 @@ class OpenSslHandshake(Handshake):
         )
         stream = tls_over(self.bridge.server_side, mirrored.context, framing=self.framing())
         stream.alerts.usual = mirrored.usual
+        if self.tools.contexts.client_identity:
+            stream.alerts.without_certificate = self.tools.contexts.plain()
         prepare(stream.connection, self.hello)
         try:
             given_up = await self.meet_server(partial(self._shake_hands, stream))

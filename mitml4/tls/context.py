@@ -13,6 +13,7 @@ from OpenSSL._util import ffi, lib
 
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import ClientHello
+from mitml4.tls.bridge.identity import MAX_LATE_SIGNATURES
 from mitml4.tls.client_identity import ClientIdentity
 from mitml4.tls.forge import Leaf
 from mitml4.tls.offer import Offer, cipher_names, rehearse, shape
@@ -36,6 +37,7 @@ _USUAL_LEVEL: Final = 2
 """112 bits; OpenSSL's default since 3.2, and Debian's before that."""
 _SERVER_HELLO: Final = b"SSLv3/TLS read server hello"
 _CERTIFICATE_REQUEST: Final = b"SSLv3/TLS read server certificate request"
+_BETWEEN: Final = b"SSL negotiation finished successfully"
 _FFDHE_2048: Final = b"""\
 -----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
@@ -222,17 +224,25 @@ def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
                 noted.sent = value & 0xFF
     elif where == SSL.SSL_CB_CONNECT_LOOP:
         _note_progress(connection, noted, connection.get_state_string())
-    elif where == SSL.SSL_CB_HANDSHAKE_DONE and noted.leaf and _has_renegotiated(connection):
+    elif where == SSL.SSL_CB_HANDSHAKE_DONE and noted.leaf and _may_renegotiate(connection):
         noted.has_other_leaf |= peer_leaf(connection) != noted.leaf
 
 
 def _note_progress(connection: SSL.Connection, noted: Alerts, state: bytes) -> None:
-    if state == _CERTIFICATE_REQUEST and not noted.asked_for_certificate:
-        noted.asked_for_certificate = True
-        noted.on_certificate_request()
+    if state == _CERTIFICATE_REQUEST:
+        noted.certificate_requests += 1
+        if noted.certificate_requests == 1:
+            noted.on_certificate_request()
     elif state == _SERVER_HELLO and connection.get_protocol_version() == SSL.TLS1_2_VERSION:
         # Before TLS 1.2 every signature is below the level, and after it no group is.
         _switch(connection, noted, noted.usual)
+    elif (
+        state == _BETWEEN
+        and noted.certificate_requests >= MAX_LATE_SIGNATURES
+        and not _may_renegotiate(connection)
+    ):
+        # A message begins behind the handshake. Once a request is reported, its answer is chosen.
+        _switch(connection, noted, noted.without_certificate)
 
 
 def _switch(connection: SSL.Connection, noted: Alerts, context: SSL.Context | None) -> None:
@@ -245,9 +255,9 @@ def _switch(connection: SSL.Connection, noted: Alerts, context: SSL.Context | No
         connection.set_context(context)
 
 
-def _has_renegotiated(connection: SSL.Connection) -> bool:
-    """Whether a handshake that is done is not the first one. In TLS 1.3, OpenSSL reports tickets
-    as handshakes."""
+def _may_renegotiate(connection: SSL.Connection) -> bool:
+    """Whether a handshake behind the first one is a renegotiation. In TLS 1.3, OpenSSL reports
+    tickets as handshakes."""
     return connection.get_protocol_version() < SSL.TLS1_3_VERSION
 
 

@@ -47,9 +47,13 @@ class Alerts:
     """The last fatal alert that we sent."""
     received_close_notify: bool = False
     """The far side has sent close_notify."""
-    asked_for_certificate: bool = False
+    certificate_requests: int = 0
+    """How often the server has asked for a certificate."""
     on_certificate_request: Callable[[], None] = lambda: None
     """Called when the server asks for a certificate for the first time."""
+    without_certificate: SSL.Context | None = None
+    """The context that a connection of TLS 1.3 switches to when it has signed often; None: it never
+    signs."""
     usual: SSL.Context | None = None
     """The context that a TLS 1.2 handshake switches to after the ServerHello, if any."""
     replaced: list[SSL.Context] = field(default_factory=list)
@@ -61,6 +65,10 @@ class Alerts:
     the handshake is not over."""
     has_other_leaf: bool = False
     """The server has shown another one in a renegotiation."""
+
+    @property
+    def asked_for_certificate(self) -> bool:
+        return self.certificate_requests > 0
 
 
 class TlsStream(OpenedStream):

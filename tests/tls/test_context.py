@@ -11,13 +11,19 @@ import trio
 import trustme
 from OpenSSL import SSL
 
-from mitml4.protocols.tls.hello import ClientHello
+from mitml4.protocols.tls.hello import ClientHello, Extension
+from mitml4.protocols.tls.records import RecordType
+from mitml4.tls.bridge import messages
+from mitml4.tls.bridge.extensions import RawExtensions
+from mitml4.tls.bridge.records import Messages
 from mitml4.tls.ca import CertificateAuthority
+from mitml4.tls.client_identity import ClientIdentity
 from mitml4.tls.context import Contexts, Outcome
 from mitml4.tls.forge import Forge
 from mitml4.tls.keys import KeyType
 from mitml4.tls.offer import prepare
 from mitml4.tls.stream import Alerts
+from tests.tls.bridge.scripted import Server13, own_certificate
 
 DHE = "DHE-RSA-AES128-GCM-SHA256"
 
@@ -83,3 +89,44 @@ def test_a_context_lives_as_long_as_openssl_calls_its_callbacks() -> None:
     with suppress(SSL.ZeroReturnError):
         client.recv(1)
     assert noted.received_close_notify
+
+
+def test_a_server_that_asks_again_and_again_gets_few_signatures() -> None:
+    hello = ClientHello(
+        legacy_version=0x0303,
+        random=bytes(32),
+        cipher_suites=(0x1301,),
+        supported_versions=(0x0304,),
+        groups=(29,),
+        extensions=(Extension.POST_HANDSHAKE_AUTH,),
+    )
+    certificate, key = own_certificate("ec-p256")
+    contexts = Contexts(client_identity=ClientIdentity((certificate,), key))
+    mirrored = contexts.server_side(hello)
+    client = SSL.Connection(mirrored.context)
+    noted = Alerts(usual=mirrored.usual, without_certificate=contexts.plain())
+    client.set_app_data(noted)
+    prepare(client, hello)
+    client.set_connect_state()
+    with suppress(SSL.WantReadError):
+        client.do_handshake()
+    server = Server13(client.bio_read(1 << 16), alpn=None, asks=True)
+    server.send_flight()
+    client.bio_write(server.taken())
+    client.do_handshake()
+    server.take_answer(client.bio_read(1 << 16))
+    noted.leaf = server.der
+    assert noted.certificate_requests == 1
+    algorithms = (Extension.SIGNATURE_ALGORITHMS, bytes.fromhex("00020403"))
+    request = messages.CertificateRequest(b"again", RawExtensions((algorithms,))).encode()
+    kinds = []
+    for _ in range(12):
+        client.bio_write(server.record(RecordType.HANDSHAKE, request))
+        with suppress(SSL.WantReadError):
+            client.recv(1)
+        read = Messages()
+        for _, content in server.read(client.bio_read(1 << 16)):
+            read.feed(content)
+        kinds.append([kind for kind, _ in iter(read.next, None)])
+    assert kinds == [[11, 15, 20]] * 7 + [[11, 20]] * 5
+    assert noted.certificate_requests == 13

@@ -19,7 +19,18 @@ from mitml4.tls.bridge.errors import CannotBridge
 from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.transcript import Transcript
 
-__all__ = ["Identity", "answer_late_request", "answer_request", "certificate_of", "public_key"]
+__all__ = [
+    "MAX_LATE_SIGNATURES",
+    "Identity",
+    "answer_late_request",
+    "answer_request",
+    "certificate_of",
+    "public_key",
+]
+
+MAX_LATE_SIGNATURES: Final = 8
+"""Of one connection. A record may have thirty requests, and each costs us a signature: with a large
+RSA key, seven milliseconds in which nothing else moves."""
 
 _TLS_1_3: Final = 0x0304
 _REMEMBERED_KEYS: Final = 512

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.tls.bridge.client_leg import ClientLeg
@@ -27,7 +26,7 @@ from mitml4.tls.bridge.flight import (
     Shown,
 )
 from mitml4.tls.bridge.hello import RelayedHello, Replacements, relay_hello
-from mitml4.tls.bridge.identity import Identity, answer_late_request
+from mitml4.tls.bridge.identity import MAX_LATE_SIGNATURES, Identity, answer_late_request
 from mitml4.tls.bridge.leg import KeyLog, PeerAlert
 from mitml4.tls.bridge.older_messages import NewSessionTicket12
 from mitml4.tls.bridge.renegotiation import Renegotiable
@@ -35,10 +34,6 @@ from mitml4.tls.bridge.server_leg import ServerLeg
 from mitml4.tls.bridge.tickets import SiteTickets, TicketRelay
 
 __all__ = ["Legs"]
-
-_MAX_LATE_SIGNATURES: Final = 8
-"""Of one connection. A record may have thirty requests, and each costs us a signature: with a large
-RSA key, seven milliseconds in which nothing else moves."""
 
 
 class Legs:
@@ -230,7 +225,7 @@ class Legs:
         if flight.older or not self.hello.parsed.has(Extension.POST_HANDSHAKE_AUTH):
             return None
         transcript, identity = self.server.transcript.copy(), self.identity
-        name, left = flight.suite.hash, _MAX_LATE_SIGNATURES
+        name, left = flight.suite.hash, MAX_LATE_SIGNATURES
 
         def answer(request: bytes, secret: bytes) -> bytes:
             nonlocal left
