@@ -8,7 +8,7 @@ has just been started need not carry all that come.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import ClassVar, Final
 
 from mitml4.events import FlowClose, FlowLayer
@@ -24,17 +24,11 @@ class Carrier:
     """A process that carries flows."""
 
     def __init__(self) -> None:
-        self.starting: set[int] = set()
-        """The numbers of its flows of which no layer is known yet."""
-        self.open: set[int] = set()
+        self.starting = 0
+        """How many of its flows have no layer that is known yet."""
+        self.open = 0
+        """How many flows it carries."""
         self.begun = 0
-
-    def load(self, fewest: int) -> tuple[int, int]:
-        """What it has to do; `fewest` flows are open in any process."""
-        more = len(self.open) - fewest
-        return len(self.starting) + (
-            more if more < _MAX_DIFFERENCE else _MAX_DIFFERENCE
-        ), self.begun
 
 
 class Balance:
@@ -45,26 +39,35 @@ class Balance:
     def __init__(self) -> None:
         self.here: Final = Carrier()
         """The session."""
-        self._carriers: dict[int, Carrier] = {}
-        """By the number of the flow."""
+        self._starting: dict[int, Carrier] = {}
+        self._open: dict[int, Carrier] = {}
+        """Who carries them, by the number of the flow."""
 
-    def choose(self, number: int, workers: Iterable[Carrier]) -> Carrier:
+    def choose(self, number: int, workers: Sequence[Carrier]) -> Carrier:
         """Who carries this flow. The number 0 is that of flows that publish nothing: these are not
         counted."""
-        carriers = (self.here, *workers)
-        fewest = min([len(each.open) for each in carriers])
-        carrier = min(carriers, key=lambda each: each.load(fewest))
-        carrier.begun += 1
+        chosen = self._least_busy(workers)
+        chosen.begun += 1
         if number:
-            carrier.starting.add(number)
-            carrier.open.add(number)
-            self._carriers[number] = carrier
-        return carrier
+            chosen.starting += 1
+            chosen.open += 1
+            self._starting[number] = self._open[number] = chosen
+        return chosen
+
+    def _least_busy(self, workers: Sequence[Carrier]) -> Carrier:
+        chosen = self.here
+        if workers:
+            most = min(chosen.open, *[each.open for each in workers]) + _MAX_DIFFERENCE
+            least = chosen.starting + min(chosen.open, most), chosen.begun
+            for each in workers:
+                load = each.starting + min(each.open, most), each.begun
+                if load < least:
+                    chosen, least = each, load
+        return chosen
 
     def publish(self, event: Published) -> None:
         number: int = event.flow  # type: ignore[union-attr]  # it wants nothing else
-        if carrier := self._carriers.get(number):
-            carrier.starting.discard(number)
-            if type(event) is FlowClose:
-                carrier.open.discard(number)
-                del self._carriers[number]
+        if carrier := self._starting.pop(number, None):
+            carrier.starting -= 1
+        if type(event) is FlowClose and (carrier := self._open.pop(number, None)):
+            carrier.open -= 1

@@ -5,8 +5,8 @@ are tuples whose first item is a name, and the places of those with a descriptor
 processes of one session with the same privileges, so that one trusts what the other has pickled.
 
 What must arrive soon is sent before this process next waits for events, so that messages of all
-tasks share the system calls and the wake-up of the other end. The rest waits for a few milliseconds
-more.
+tasks share the system calls and the wake-up of the other end. The rest waits for ten milliseconds
+at most.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Message: TypeAlias = tuple[Any, ...]
 _HEAD: Final = struct.Struct("=IB")
 _AT_ONCE: Final = 256 << 10
 """Bytes that are read at a time."""
-_GATHER_S: Final = 0.004
-_MANY: Final = 128
+_GATHER_S: Final = 0.01
+_MANY: Final = 256
 """Messages that are sent at once, although none of them is urgent."""
 _MANY_DESCRIPTORS: Final = 16
 """The same, and as many as a frame may have."""

@@ -22,16 +22,16 @@ T = TypeVar("T")
 class Packing(Generic[T]):
     """Of one class of dataclasses, which takes its fields by name."""
 
-    def __init__(self, cls: type[T], *first: str) -> None:
-        """`first`: the fields whose values stand before the others."""
+    def __init__(self, cls: type[T], *without: str) -> None:
+        """`without`: fields that are sent in another way."""
         names = [each.name for each in fields(cls)]  # type: ignore[arg-type]  # any dataclass
         self._cls = cls
-        self._names = (*first, *(name for name in names if name not in first))
+        self._names = [name for name in names if name not in without]
         self.values: Final[Callable[[T], Values]] = attrgetter(*self._names)
 
-    def made(self, values: Values) -> T:
+    def made(self, values: Values, **others: Any) -> T:
         """The instance with these values."""
-        return self._cls(**dict(zip(self._names, values, strict=True)))
+        return self._cls(**dict(zip(self._names, values, strict=True)), **others)
 
 
 LAYERS: Final = Packing(FlowLayer)

@@ -14,6 +14,7 @@ import pickle
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from functools import lru_cache
 from hashlib import sha256
+from operator import attrgetter
 from typing import Any, Final, TypeAlias
 
 from cachetools import LRUCache
@@ -128,23 +129,20 @@ class SharedTickets(Tickets):
         yield from map(self._message, self.kept)
 
     def _message(self, ours: bytes) -> Message:
-        return "ticket", ours, _packed(*self.kept[ours])
+        expires, ticket = self.kept[ours]
+        return "ticket", ours, (expires, _pickled(_common(ticket)), _OWN.values(ticket))
 
 
-_COMMON: Final = ("suite", "site", "seen")
-"""Fields that have the same values in most tickets of a site, and take long to pickle."""
-_TICKETS: Final = Packing(Ticket, *_COMMON)
+_common: Final = attrgetter("suite", "site", "seen")
+"""Values that most tickets of a site have in common, and that take long to pickle."""
+_OWN: Final = Packing(Ticket, "suite", "site", "seen")
+"""The others: numbers and bytes."""
 _pickled: Final = lru_cache(64)(pickle.dumps)
 
 
-def _packed(expires: float, ticket: Ticket) -> PackedTicket:
-    """A connection has two of them, as a rule."""
-    values = _TICKETS.values(ticket)
-    return expires, _pickled(values[: len(_COMMON)]), values[len(_COMMON) :]
-
-
 def _unpacked(expires: float, common: bytes, own: Values) -> tuple[float, Ticket]:
-    return expires, _TICKETS.made((*pickle.loads(common), *own))
+    suite, site, seen = pickle.loads(common)
+    return expires, _OWN.made(own, suite=suite, site=site, seen=seen)
 
 
 @dataclass(slots=True)

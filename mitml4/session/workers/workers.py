@@ -214,7 +214,7 @@ class Workers:
         process: RunningProcess | None = None,
     ) -> Carried:
         """See `flows.Begin`. Where there is no worker, the flow is carried here."""
-        if len(self._balance.here.open) > self._alone_up_to:
+        if self._balance.here.open > self._alone_up_to:
             self._needed.set()
         for each in self.workers:
             self._catch_up(each)

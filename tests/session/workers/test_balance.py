@@ -24,7 +24,7 @@ def test_flows_go_where_the_fewest_are_open_and_those_that_start_count_twice():
     assert balance.choose(7, [worker]) is here
     for number in (1, 3, 5, 7):
         balance.publish(close(number))
-    assert (len(here.open), len(worker.open)) == (0, 3)
+    assert (here.open, worker.open) == (0, 3)
     assert balance.choose(8, [worker]) is here
 
 

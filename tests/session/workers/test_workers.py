@@ -167,7 +167,7 @@ async def session():
     """It has workers, and has so much to do that they get the next flows."""
     async with running(FakeSession()) as session:
         session.starter.started[:] = await started(session)
-        session.balance.here.starting.update(range(-9, 0))
+        session.balance.here.starting += 9
         yield session
 
 
@@ -672,7 +672,7 @@ async def test_each_flow_is_closed_once_however_the_session_ends(session, nurser
 async def test_a_flow_is_closed_once_where_the_session_does_not_wait_for_its_worker():
     async with trio.open_nursery() as nursery, running(FakeSession()) as session:
         session.starter.started[:] = await started(session)
-        session.balance.here.starting.update(range(-9, 0))
+        session.balance.here.starting += 9
         session.begin(nursery, 1)
     assert not session.of(FlowClose)
     session.workers.close()
