@@ -112,7 +112,7 @@ class BridgedHandshake(BridgedServer):
         return Identity(given.chain_der, given.key)
 
     async def _give_back(self, cause: CannotBridge) -> NotBridged | GivenUp:
-        """Let OpenSSL do it, on another connection, or nobody. Raises HandshakeError if there is no
+        """Let nobody do it, or OpenSSL, on another connection. Raises HandshakeError if there is no
         other one."""
         reason, server_side = str(cause), None
         if isinstance(cause, StaysClosed):
@@ -121,8 +121,8 @@ class BridgedHandshake(BridgedServer):
             self.visit.needs(reason)
         else:
             self.tools.engine_memory.forced(self.engine_site, reason)
-            if not self.legs.is_committed and self._again:
-                server_side = await self._again.connect()
+        if not self.legs.is_committed and self._again:
+            server_side = await self._again.connect()
         if server_side is None:
             await self.send_last(
                 self.bridge.server_side, self.legs.server.fail(Alert.USER_CANCELED)

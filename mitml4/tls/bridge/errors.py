@@ -14,4 +14,5 @@ class CannotBridge(Exception):  # noqa: N818, it is no error: the flow goes anot
 
 
 class StaysClosed(CannotBridge):
-    """Nor can OpenSSL: the two ends have agreed on what only they can do."""
+    """Nor can OpenSSL: the two ends have agreed on what only they can do. Where nobody can pass
+    them through any more, OpenSSL does not offer it."""

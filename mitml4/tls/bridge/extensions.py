@@ -16,6 +16,7 @@ from mitml4.protocols.tls.alerts import Alert, TlsError
 from mitml4.protocols.tls.hello import Extension
 from mitml4.protocols.tls.names import is_grease
 from mitml4.remember import remembered
+from mitml4.tls.bridge.errors import CannotBridge, StaysClosed
 from mitml4.tls.bridge.wire import Fields, vector
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Place",
     "RawExtensions",
     "check_answers",
+    "not_relayed",
     "read_alpn",
     "read_cookie",
     "read_items",
@@ -139,6 +141,13 @@ def check_answers(offered: Collection[int], extensions: RawExtensions, place: Pl
             raise TlsError(Alert.ILLEGAL_PARAMETER, f"extension {kind} in a message without it")
         if read := _BODIES.get((place, kind)):
             read(body)
+
+
+def not_relayed(kind: int) -> CannotBridge:
+    """For an answer that was offered, and that the client cannot be told. OpenSSL goes on without
+    an extension of this module; what any other one changes is not known."""
+    reason = f"extension {kind}"
+    return CannotBridge(reason) if kind in _PLACES else StaysClosed(reason)
 
 
 _NO_ANSWERS: Final = frozenset({Place.CERTIFICATE_REQUEST, Place.NEW_SESSION_TICKET})

@@ -20,7 +20,13 @@ from mitml4.protocols.tls.names import is_grease
 from mitml4.protocols.tls.records import HandshakeType
 from mitml4.tls.bridge import messages
 from mitml4.tls.bridge.errors import OTHER_CERTIFICATE, CannotBridge, StaysClosed
-from mitml4.tls.bridge.extensions import CERTIFICATE_TYPES, X509, Place, check_answers
+from mitml4.tls.bridge.extensions import (
+    CERTIFICATE_TYPES,
+    X509,
+    Place,
+    check_answers,
+    not_relayed,
+)
 from mitml4.tls.bridge.flight import Flight, ServerFinished
 from mitml4.tls.bridge.hello import RelayedHello
 from mitml4.tls.bridge.identity import Identity, public_key
@@ -89,7 +95,7 @@ class OlderServer:
             if kind in CERTIFICATE_TYPES and value != X509:
                 raise StaysClosed(OTHER_CERTIFICATE)
             if kind not in _RELAYED:
-                raise CannotBridge(f"extension {kind}")
+                raise not_relayed(kind)
         self._exchange: ServerKeyExchange | None = None
         self._request: CertificateRequest12 | None = None
         self._whole_request = b""

@@ -32,6 +32,7 @@ from mitml4.tls.bridge.extensions import (
     Place,
     RawExtensions,
     check_answers,
+    not_relayed,
 )
 from mitml4.tls.bridge.flight import SETTINGS, Flight, Retry, ServerFinished
 from mitml4.tls.bridge.hello import RelayedHello
@@ -47,6 +48,15 @@ _TLS_1_3: Final = 0x0304
 _DOWNGRADES: Final = (b"DOWNGRD\x01", b"DOWNGRD\x00")  # RFC 8446 §4.1.3
 _BROKEN_SCHEMES: Final = frozenset({0x0201, 0x0203, 0x0401, 0x0501, 0x0601})
 """PKCS #1 and SHA-1: RFC 8446 §4.2.3 excludes them from CertificateVerify."""
+_IN_HELLO: Final = frozenset(
+    {
+        Extension.PRE_SHARED_KEY,
+        Extension.SUPPORTED_VERSIONS,
+        Extension.COOKIE,
+        Extension.KEY_SHARE,
+        Extension.ENCRYPTED_CLIENT_HELLO,
+    }
+)
 _RELAYED: Final = frozenset(
     {
         Extension.SERVER_NAME,
@@ -146,6 +156,9 @@ class ServerLeg(Leg):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "another cipher suite after a retry")
         place = Place.HELLO_RETRY_REQUEST if hello.is_retry else Place.SERVER_HELLO
         check_answers(offered.extensions, hello.extensions, place)
+        for kind in hello.extensions.types:
+            if kind not in _IN_HELLO:
+                raise not_relayed(kind)
 
     def _take_older(self, hello: messages.ServerHello) -> None:
         """RFC 8446 §4.1.3: a client of TLS 1.2 checks that it does not get TLS 1.1."""
@@ -243,7 +256,7 @@ class ServerLeg(Leg):
             raise TlsError(Alert.ILLEGAL_PARAMETER, "early data that was not agreed")
         for kind, value in answer.extensions.items:
             if kind not in _RELAYED:
-                raise CannotBridge(f"extension {kind}")
+                raise not_relayed(kind)
             if kind in CERTIFICATE_TYPES and value != X509:
                 # OpenSSL would not offer the type, and the server would show a certificate instead.
                 raise StaysClosed(OTHER_CERTIFICATE)

@@ -773,6 +773,42 @@ def test_keys_without_a_certificate_are_left_to_the_two_ends(kind: int, version:
     assert answers.extensions.get(kind) == b"\0"
 
 
+@pytest.mark.parametrize(
+    ("version", "name"),
+    [
+        (TLS_1_3, "server_hello"),
+        (TLS_1_3, "retry"),
+        (TLS_1_3, "encrypted_extensions"),
+        (TLS_1_2, "server_hello"),
+    ],
+)
+def test_answers_that_nobody_knows_are_left_to_the_two_ends(version: int, name: str) -> None:
+    offer = replace(Offer() if version == TLS_1_3 else only_1_2(), more={UNKNOWN: b""})
+    changes = {name: with_extensions((UNKNOWN, b""))}
+    leg = leg_of(offer)
+    make: Any = Server13 if version == TLS_1_3 else Server12
+    server = make(leg.to_send(), changes)
+    server.retry() if name == "retry" else server.send_flight()
+    with pytest.raises(StaysClosed, match=f"extension {UNKNOWN}"):
+        fed(leg, server.taken(), 1 << 20)
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "kind", "body"),
+    [
+        (TLS_1_3, "encrypted_extensions", Extension.CHANNEL_ID, b""),
+        (TLS_1_2, "server_hello", Extension.NEXT_PROTOCOL, b"\2h2"),
+    ],
+)
+def test_answers_that_openssl_goes_on_without(
+    version: int, name: str, kind: int, body: bytes
+) -> None:
+    offer = replace(Offer() if version == TLS_1_3 else only_1_2(), more={kind: b""})
+    with pytest.raises(CannotBridge) as reason:
+        meet({name: with_extensions((kind, body))}, version=version, offer=offer)
+    assert not isinstance(reason.value, StaysClosed)
+
+
 def test_certificates_that_cannot_be_read_are_left_to_openssl() -> None:
     der, _ = own_certificate("ec-p256")
     unknown_version = der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x05")

@@ -1,4 +1,5 @@
-"""A server that shows a key without a certificate, as its client has asked for."""
+"""A server that answers what only the two ends can do: it shows a key without a certificate, as its
+client has asked for, or has an extension that nobody else knows."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from tests.tls.bridge.scripted import Offer, Server12, Server13, only_1_2, with_
 
 from .conftest import End
 
+UNKNOWN = 0x1234
 RAW_KEY = b"\2"  # RFC 7250 §3
 OFFER = {Extension.SERVER_CERTIFICATE_TYPE: b"\1\2"}
 
@@ -89,3 +91,43 @@ def test_an_offer_of_what_there_is_without_it_is_no_reason(flow_lab, types: byte
     out.check()
     (tls,) = (each for each in out.events if isinstance(each, FlowLayer))
     assert tls.action == "intercepted"
+
+
+@pytest.mark.parametrize(
+    ("offer", "kind", "message"),
+    [
+        (Offer(more={UNKNOWN: b""}), Server13, "encrypted_extensions"),
+        (only_1_2(more={UNKNOWN: b""}), Server12, "server_hello"),
+    ],
+)
+def test_an_answer_that_nobody_knows_is_passed_through(
+    flow_lab, offer: Offer, kind: type, message: str
+) -> None:
+    hello = offer.records()
+    heard: list[bytes] = []
+    said: list[bytes] = []
+
+    async def client(end: End) -> None:
+        await end.send(hello)
+        heard.append(await end.receive_some())
+        await end.send_eof()
+        await end.expect_eof()
+
+    async def server(end: End) -> None:
+        got = await end.receive(len(hello))
+        far = kind(got, {message: with_extensions((UNKNOWN, b"?"))})
+        far.send_flight()
+        flight = far.taken()
+        if got == hello:
+            said.append(flight)
+        await end.send(flight)
+        await end.expect_eof()
+        await end.send_eof()
+
+    out = flow_lab.run(client, server)
+    out.check()
+    assert heard == said
+    (tls,) = (each for each in out.events if isinstance(each, FlowLayer))
+    assert tls.action == "passthrough"
+    assert isinstance(tls.details, TlsDetails)
+    assert tls.details.passthrough == f"extension {UNKNOWN}"
