@@ -12,6 +12,7 @@ at most.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import pickle
 import socket
@@ -38,6 +39,8 @@ _MANY_DESCRIPTORS: Final = 16
 _ROOM: Final = socket.CMSG_SPACE(4 * _MANY_DESCRIPTORS)
 _LAST_S: Final = 2.0
 """How long the last messages may take."""
+
+log = logging.getLogger(__name__)
 
 
 class Channel(trio.abc.Instrument):
@@ -88,10 +91,17 @@ class Channel(trio.abc.Instrument):
         """All tasks have had their turns. A task that is woken from here would wait, too."""
         if self._is_urgent:
             assert self._token
-            self._flush(self._token)
+            try:
+                self._flush(self._token)
+            except Exception:  # a fault of ours, for which trio would only stop calling this
+                log.exception("a channel")
+                self._break()
 
     def _flush(self, token: trio.lowlevel.TrioToken | None = None) -> None:
         """`token`: where the task that sends the rest has to be woken by it."""
+        if self._is_broken:
+            self._break()
+            return
         places = [place for place, _ in self._attached]
         descriptors = [descriptor for _, descriptor in self._attached]
         data = pickle.dumps((self._gathered, places), pickle.HIGHEST_PROTOCOL)
@@ -101,9 +111,7 @@ class Channel(trio.abc.Instrument):
         frame = memoryview(_HEAD.pack(len(data), len(descriptors)) + data)
         self._unsent.append((frame, descriptors))
         self.unsent_bytes += len(frame)
-        if self._is_broken:
-            self._break()
-        elif len(self._unsent) == 1:
+        if len(self._unsent) == 1:
             self._write()
         if self._unsent:
             token.run_sync_soon(self._news.set) if token else self._news.set()
@@ -141,7 +149,12 @@ class Channel(trio.abc.Instrument):
         for _, descriptors in self._unsent:
             for each in descriptors:
                 os.close(each)
+        for _, each in self._attached:
+            os.close(each)
         self._unsent.clear()
+        self._gathered.clear()
+        self._attached.clear()
+        self._is_urgent = False
         self.unsent_bytes = 0
 
     async def run(self) -> None:
@@ -234,12 +247,9 @@ class Channel(trio.abc.Instrument):
         """Whoever waits for messages has to be cancelled before."""
         self._break()
         self._socket.close()
-        for _, descriptor in self._attached:
-            os.close(descriptor)
         for descriptors in self._descriptors:
             for each in descriptors:
                 os.close(each)
-        self._attached.clear()
         self._descriptors.clear()
 
 

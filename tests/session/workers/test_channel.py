@@ -219,6 +219,20 @@ async def test_what_is_sent_in_one_turn_shares_a_system_call(ends, monkeypatch):
         os.close(descriptor)
 
 
+async def test_a_fault_of_ours_ends_the_channel_and_nothing_waits_for_ever(ends, caplog):
+    ours, other = ends
+    reader, writer = os.pipe()
+    ours.send("no pickle", lambda: None, descriptor=reader)
+    with trio.fail_after(10):
+        assert await other.receive() == []
+        ours.send("later")
+        await ours.finish()
+    assert len(caplog.records) == 1
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(reader)
+    os.close(writer)
+
+
 def test_the_other_end_is_a_plain_socket():
     ours, theirs = channel_pair()
     assert isinstance(theirs, socket.socket)
