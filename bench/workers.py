@@ -1,8 +1,10 @@
 """`python -m bench.workers`: what connections and requests cost in one process and in two.
 
-Each process that carries flows has a core of its own, which it shares with the lab's client and
-server. All always have more to do: one that waits for each request wakes for each. So what follows
-for two cores that carry nothing else is as many a second as the CPU time of both allows.
+One process has one core, which it shares with the lab's client and server; two have two, and share
+them in the same way. So each core has the same kinds of work, and neither a process nor its caches
+are better off alone. All always have more to do: one that waits for each request wakes for each.
+What follows for cores that carry nothing else is as many a second as the CPU time allows; what the
+client counts is how many there were with client and server beside them.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import argparse
 import os
 import statistics
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ from typing import ClassVar, Final
 
 from bench.kept_alive import Load, h2load, wrk
 from bench.lab import CONGESTION_CONTROL, Lab
-from bench.peers import Mitml4, Mitml4One, Standing
+from bench.peers import Mitml4, Mitml4One, Proxy, Standing
 from bench.processes import parse_cpu_ticks, tree
 
 _CORES: Final = 2
@@ -80,47 +83,78 @@ def _private_mb(pid: int) -> Iterator[float]:
         yield sum(int(line.split()[1]) for line in lines if line.startswith("Private")) / 1024
 
 
-def _cost(pid: int, load: Callable[[], int]) -> list[float]:
-    """The microseconds of CPU of each process, for one of what the load counts."""
-    before = _cpu_s(pid)
-    count = load()
-    after = _cpu_s(pid)
-    return [(after[each] - before.get(each, 0.0)) * 1e6 / count for each in after]
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """What one of something took."""
+
+    cpu_us: list[float]
+    """Microseconds of CPU of each process."""
+    rate: float
+    """How many there were a second, with client and server on the same cores."""
+
+    @classmethod
+    def of(cls, pid: int, load: Callable[[], int]) -> _Cost:
+        before, began = _cpu_s(pid), time.monotonic()
+        count = load()
+        took_s, after = time.monotonic() - began, _cpu_s(pid)
+        cpu_us = [(after[each] - before.get(each, 0.0)) * 1e6 / count for each in after]
+        return cls(cpu_us, count / took_s)
+
+    def __str__(self) -> str:
+        return f"{self.rate:.0f} a second, µs of CPU: {[round(each) for each in self.cpu_us]}"
+
+
+def _pin(session: int, cores: Sequence[int]) -> None:
+    """One process a core."""
+    for core, process in zip(cores, _carrying(session), strict=True):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), (core,))
+
+
+def _measured(peer: Proxy, cores: Sequence[int]) -> tuple[dict[str, _Cost], list[float]]:
+    """What each kind of load costs, and the private memory of the processes. All that is started
+    stays on these cores."""
+    os.sched_setaffinity(0, cores)
+    with Lab.open(1 << 20, CONGESTION_CONTROL) as lab, peer.standing(lab) as standing:
+        assert standing.pid
+        _connections(lab, standing)
+        _pin(standing.pid, cores)
+        costs = {}
+        for what, load in _LOADS.items():
+            costs[what] = _Cost.of(standing.pid, partial(load, lab, standing))
+            print(f"{peer.name}, {what}: {costs[what]}", file=sys.stderr)
+        return costs, list(_private_mb(standing.pid))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.workers", description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     rounds = parser.parse_args().rounds
-    cores = sorted(os.sched_getaffinity(0))
-    costs: dict[tuple[str, str], list[list[float]]] = {}
+    cores = sorted(os.sched_getaffinity(0))[:_CORES]
+    if len(cores) < _CORES:
+        raise SystemExit(f"bench.workers: {_CORES} cores are needed")
+    costs: dict[str, list[tuple[_Cost, _Cost]]] = {what: [] for what in _LOADS}
     memory: dict[str, list[float]] = {}
-    with Lab.open(1 << 20, CONGESTION_CONTROL) as lab:
-        for _ in range(rounds):
-            for peer in (Mitml4One(), _Several()):
-                with peer.standing(lab) as standing:
-                    assert standing.pid
-                    _connections(lab, standing)
-                    for core, process in zip(cores, _carrying(standing.pid), strict=False):
-                        for thread in Path(f"/proc/{process}/task").iterdir():
-                            os.sched_setaffinity(int(thread.name), (core,))
-                    for what, load in _LOADS.items():
-                        cost = _cost(standing.pid, partial(load, lab, standing))
-                        costs.setdefault((peer.name, what), []).append(cost)
-                        print(peer.name, what, [round(each) for each in cost], file=sys.stderr)
-                    memory[peer.name] = list(_private_mb(standing.pid))
-    for what in _LOADS:
-        one = [sum(cost) for cost in costs[Mitml4One.name, what]]
-        several = costs[_Several.name, what]
-        times = [alone / (sum(cost) / _CORES) for alone, cost in zip(one, several, strict=True)]
+    for _ in range(rounds):
+        one, memory[Mitml4One.name] = _measured(Mitml4One(), cores[:1])
+        several, memory[_Several.name] = _measured(_Several(), cores)
+        for what in _LOADS:
+            costs[what].append((one[what], several[what]))
+    for what, pairs in costs.items():
+        alone, together = ([sum(each.cpu_us) for each in side] for side in zip(*pairs, strict=True))
+        by_cpu = [_CORES * a / b for a, b in zip(alone, together, strict=True)]
+        by_rate = [each.rate / first.rate for first, each in pairs]
         print(
-            f"{what}: {statistics.median(one):.0f} µs by one process, "
-            f"{statistics.median(map(sum, several)):.0f} µs with {_CORES} processes, "
-            f"{statistics.median(times):.2f} times as many a second ({min(times):.2f}-"
-            f"{max(times):.2f})"
+            f"{what}: {statistics.median(alone):.0f} µs by one process, "
+            f"{statistics.median(together):.0f} µs with {_CORES} processes, {_range(by_cpu)} times "
+            f"as many a second; with client and server {_range(by_rate)} times"
         )
     for name, found in memory.items():
         print(f"{name}: private memory, MB: {[round(each) for each in found]}")
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
 
 if __name__ == "__main__":
