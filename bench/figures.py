@@ -42,7 +42,7 @@ Values: TypeAlias = dict[str, float]
 
 MB: Final = 1e6
 GB: Final = 1e9
-FRESH_REQUESTS: Final = 300
+FRESH_REQUESTS: Final = 1000
 FRESH_CONCURRENCY: Final = 32
 PARALLEL_FLOWS: Final = 200
 IDLE_FLOWS: Final = 200
@@ -216,7 +216,7 @@ def _fresh(concurrency: int) -> Callable[[Lab, Standing], Values]:
             options = lab.fresh(standing.trust, "load", count=count, concurrency=concurrency)
             return lab.script("fresh.py", *options)
 
-        load(2 * concurrency)
+        load(4 * concurrency)
         before = standing.cpu_s
         done = load(FRESH_REQUESTS)
         values = {
