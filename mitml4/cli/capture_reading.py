@@ -88,8 +88,10 @@ class CaptureReading:
 
         failure: CaptureError | None = None
         read = partial(_read_for_another, self.session, condition)
+        read_here = partial(_read_apart, self.session, condition, self.interruption)
+        is_stopped = lambda: self.interruption.by  # noqa: E731 - it says all
         with (
-            CaptureProcesses(files, count, read, lambda: self.interruption.by) as processes,
+            CaptureProcesses(files, count, read, is_stopped, read_here) as processes,
             progress_of_all(files, self.console.color) as is_done,
         ):
             for capture in processes.captures():
@@ -143,18 +145,29 @@ def _read_for_another(
     """Read a capture as `like` would, in another process than that of `like`."""
     from mitml4.session.reader_process import STOP
 
+    with Interruption([STOP]) as interruption:
+        return _read_apart(like, condition, interruption, name, send)
+
+
+def _read_apart(
+    like: CaptureSession,
+    condition: Filter | None,
+    interruption: Interruption,
+    name: str,
+    send: Callable[[bytes], object],
+) -> CaptureOutcome:
+    """Read a capture as `like` would, and send its lines instead of publishing them."""
     sink = lines_for_another(send, headers=like.shown.headers)
     session = _another(like, Hub([sink], condition=condition))
     failure: CaptureError | None = None
-    with Interruption([STOP]) as interruption:
-        try:
-            with _opened(name) as stream:
-                session.read(_packets(session, stream, name, interruption, interruption.check))
-        except InterruptedReadError:
-            pass
-        except CaptureError as error:
-            failure = error
-        sink.finish()
+    try:
+        with _opened(name) as stream:
+            session.read(_packets(session, stream, name, interruption, interruption.check))
+    except InterruptedReadError:
+        pass
+    except CaptureError as error:
+        failure = error
+    sink.finish()
     return session.outcome(failure)
 
 

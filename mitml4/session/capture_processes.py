@@ -10,6 +10,7 @@ of others is void: it is read again, and from there on, captures are read one af
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
@@ -24,6 +25,8 @@ from mitml4.session.detect import CaptureOutcome
 from mitml4.session.reader_process import ReaderProcess
 
 __all__ = ["CaptureProcesses", "Read"]
+
+log = logging.getLogger(__name__)
 
 Read: TypeAlias = Callable[[str, Callable[[bytes], object]], CaptureOutcome]
 """Reads the capture of this name, and gives its lines to a function, some whole ones at a time."""
@@ -82,13 +85,20 @@ class CaptureProcesses:
     """Up to `count` processes, until the end of a `with`."""
 
     def __init__(
-        self, names: Iterable[str], count: int, read: Read, is_stopped: Callable[[], object]
+        self,
+        names: Iterable[str],
+        count: int,
+        read: Read,
+        is_stopped: Callable[[], object],
+        read_here: Read,
     ) -> None:
-        """`is_stopped`: whether no more is to be read; it is asked several times a second."""
+        """`is_stopped`: whether no more is to be read; it is asked several times a second.
+        `read_here` does what `read` does in another process, where a limit forbids any."""
         self._names = deque(names)
         self._count = count
         self._read = read
         self._is_stopped = is_stopped
+        self._read_here = read_here
         self._processes: list[_Process] = []
         self._begun: deque[Capture] = deque()
         """In their order."""
@@ -122,11 +132,12 @@ class CaptureProcesses:
 
     def _begin(self) -> None:
         """Give a capture to each process that has none, but not too many ahead of the first."""
-        while self._names and len(self._begun) < 2 * self._count:
-            idle = [each for each in self._processes if each.capture is None]
-            if not idle and len(self._processes) >= self._count:
+        while self._names and len(self._begun) < max(1, 2 * self._count):
+            process = self._idle()
+            if process is None:
+                if not self._processes:
+                    self._begin_here()
                 return
-            process = idle[0] if idle else self._start()
             try:
                 process.reader.connection.send(self._names[0])
             except OSError:  # it was killed meanwhile
@@ -135,11 +146,29 @@ class CaptureProcesses:
             process.capture = Capture(self._names.popleft())
             self._begun.append(process.capture)
 
-    def _start(self) -> _Process:
-        readers = [each.reader for each in self._processes]
-        process = _Process(ReaderProcess.start(partial(_serve, self._read), readers))
-        self._processes.append(process)
-        return process
+    def _idle(self) -> _Process | None:
+        """A process that reads nothing. If a limit forbids another one, those that there are go
+        on alone."""
+        for each in self._processes:
+            if each.capture is None:
+                return each
+        if len(self._processes) < self._count:
+            readers = [each.reader for each in self._processes]
+            try:
+                process = _Process(ReaderProcess.start(partial(_serve, self._read), readers))
+            except OSError:
+                log.info("no process can be started", exc_info=True)
+                self._count = len(self._processes)
+                return None
+            self._processes.append(process)
+            return process
+        return None
+
+    def _begin_here(self) -> None:
+        """Read the next capture in this process."""
+        capture = Capture(self._names.popleft())
+        self._begun.append(capture)
+        capture.outcome = self._read_here(capture.name, capture.add)
 
     def _receive(self) -> None:
         """What has come from processes, or nothing after a while."""

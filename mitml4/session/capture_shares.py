@@ -172,14 +172,19 @@ class CaptureShares:
         self._streams: list[_Stream] = []
 
     def __enter__(self) -> Self:
-        """Raises OSError if a limit forbids so many processes."""
-        try:
-            for index in range(self._count):
-                self._start(Part(index, self._count))
-        except OSError:
-            self.__exit__()
-            raise
-        return self
+        """They are as many as a limit permits. Raises DependentError if it permits one alone."""
+        while self._count > 1:
+            try:
+                for index in range(self._count):
+                    self._start(Part(index, self._count))
+            except OSError:
+                log.info("no process can be started", exc_info=True)
+                self._count = len(self._streams)
+                self.__exit__()
+                self._streams.clear()
+            else:
+                return self
+        raise DependentError
 
     def __exit__(self, *_: object) -> None:
         for stream in self._streams:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -31,7 +32,7 @@ def told(
     read: Read, names: str, processes: int, is_stopped: Callable[[], object] = lambda: False
 ) -> list[tuple[str, bytes, str | None]]:
     """The name, the lines and the failure of each capture."""
-    with CaptureProcesses(names, processes, read, is_stopped) as reading:
+    with CaptureProcesses(names, processes, read, is_stopped, read) as reading:
         return [
             (
                 capture.name,
@@ -91,7 +92,7 @@ def test_an_idle_process_that_is_killed_is_replaced() -> None:
         return CaptureOutcome()
 
     lines = []
-    with CaptureProcesses("abcdef", 1, read, lambda: False) as reading:
+    with CaptureProcesses("abcdef", 1, read, lambda: False, read) as reading:
         for capture in reading.captures():
             lines += capture.lines()
             if capture.name == "b":  # nothing was given to the process yet
@@ -106,7 +107,7 @@ def test_a_broken_capture_is_told_with_its_failure() -> None:
         send(b"whole\n")
         return CaptureOutcome(failure=CaptureError(f"{name} is broken", hint="look at it"))
 
-    with CaptureProcesses("ab", 2, read, lambda: False) as reading:
+    with CaptureProcesses("ab", 2, read, lambda: False, read) as reading:
         for capture in reading.captures():
             assert b"".join(capture.lines()) == b"whole\n"
             assert capture.outcome
@@ -164,7 +165,7 @@ def test_what_was_read_without_the_secrets_of_a_capture_before_is_read_again() -
         return CaptureOutcome(secrets=(b"secrets of b",) if name == "b" else ())
 
     lines = []
-    with CaptureProcesses("abcd", 3, read, lambda: False) as reading:
+    with CaptureProcesses("abcd", 3, read, lambda: False, read) as reading:
         for capture in reading.captures():
             assert capture.outcome
             known += capture.outcome.secrets
@@ -174,6 +175,30 @@ def test_what_was_read_without_the_secrets_of_a_capture_before_is_read_again() -
         b"b with none\n",
         b"c with secrets of b\n",
         b"d with secrets of b\n",
+    ]
+
+
+@pytest.mark.parametrize("permitted", [0, 1, 2])
+def test_where_a_limit_forbids_processes_those_that_there_are_read(
+    monkeypatch: pytest.MonkeyPatch, permitted: int
+) -> None:
+    fork, left = os.fork, count(permitted, -1)
+
+    def limited() -> int:
+        if next(left) > 0:
+            return fork()
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    def read(name: str, send: Send) -> CaptureOutcome:
+        send(b"%s here: %d\n" % (name.encode(), os.getpid() == ours))
+        return CaptureOutcome(secrets=(b"secrets",) if name == "b" else ())
+
+    ours = os.getpid()
+    monkeypatch.setattr(os, "fork", limited)
+    here = [0, 0, 1, 1, 1] if permitted else [1] * 5
+    assert told(read, "abcde", 3) == [
+        (name, b"%s here: %d\n" % (name.encode(), is_here), None)
+        for name, is_here in zip("abcde", here, strict=True)
     ]
 
 
@@ -197,7 +222,7 @@ def test_leaving_early_ends_the_processes() -> None:
             signal.pause()
         return CaptureOutcome()
 
-    with CaptureProcesses("abc", 3, read, lambda: False) as reading:
+    with CaptureProcesses("abc", 3, read, lambda: False, read) as reading:
         assert next(reading.captures()).name == "a"
         children = multiprocessing.active_children()
         assert len(children) == 3

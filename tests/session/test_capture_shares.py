@@ -252,8 +252,10 @@ def reading(make: Make) -> Read:
     return read
 
 
-def shares(read: Read, is_stopped: Callable[[], object] = lambda: False) -> CaptureShares:
-    return CaptureShares(2, read, is_stopped=is_stopped, on_progress=lambda _: None)
+def shares(
+    read: Read, is_stopped: Callable[[], object] = lambda: False, processes: int = 2
+) -> CaptureShares:
+    return CaptureShares(processes, read, is_stopped=is_stopped, on_progress=lambda _: None)
 
 
 def test_processes_tell_what_one_tells(busy: Path) -> None:
@@ -314,24 +316,40 @@ def test_where_a_process_is_killed_one_goes_on(busy: Path) -> None:
     assert both.told == lines.count(b"\n")
 
 
-def test_where_a_limit_forbids_a_process_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    outcomes = iter([os.fork])
+def limit(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Permit so many processes besides this one."""
+    fork = os.fork
 
-    def fork() -> int:
-        for each in outcomes:
-            return each()
+    def limited() -> int:
+        if len(multiprocessing.active_children()) < most:
+            return fork()
         raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
 
+    monkeypatch.setattr(os, "fork", limited)
+
+
+def test_where_a_limit_forbids_processes_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(_part: Part, _send: Callable[[bytes | int], object]) -> CaptureOutcome:
         signal.alarm(10)  # or this test would not end where it fails
         while True:
             signal.pause()
 
     before = signal.getsignal(STOP)
-    monkeypatch.setattr(os, "fork", fork)
-    with pytest.raises(OSError, match="temporarily unavailable"):
+    limit(monkeypatch, 1)
+    with pytest.raises(DependentError):
         shares(read).__enter__()
     assert signal.getsignal(STOP) is before
+    assert multiprocessing.active_children() == []
+
+
+def test_where_a_limit_forbids_so_many_there_are_fewer(
+    busy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit(monkeypatch, 2)
+    with shares(reading(file(busy)), processes=4) as both:
+        lines = b"".join(both.lines())
+    assert lines == by_one(file(busy))
+    assert len(both.outcomes) == 2
 
 
 def test_a_fault_in_a_process_is_raised_here() -> None:

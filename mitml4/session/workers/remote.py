@@ -48,10 +48,10 @@ class RemoteWorker(Carrier):
         self.pid = 0
         """0: it has not said it yet. It is given no flows before.
 
-        Signals go to this number. It is free only if the starter has reaped this worker, which it does
-        when it is asked for another one, and the end of this one's channel has not been read. Until
-        then the kernel, which gives out numbers in turn, would have to come to it again, and for a
-        process of the session's user. A pidfd would cost each worker a descriptor."""
+        Signals go to this number. It is free only if the starter has reaped this worker, which it
+        does when it is asked for another one, and the end of this one's channel has not been read.
+        Until then the kernel, which gives out numbers in turn, would have to come to it again, and
+        for a process of the session's user. A pidfd would cost each worker a descriptor."""
         self.silence = 0
         """Beats since anything came from it, while it has flows or messages to read; it was asked
         at the first."""
