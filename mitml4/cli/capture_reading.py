@@ -63,21 +63,23 @@ class CaptureReading:
 
     def in_turn(self, files: Sequence[str], *, told: int = 0) -> CaptureError | None:
         """Read all captures, in this process. `told`: how many events of the first one are told
-        already."""
+        already: a signal ends the reading only behind those, since flows of them are open."""
         failure: CaptureError | None = None
+        self.interruption.waits = told > 0
         color = self.console.color
         for name in files:
             before_read = self.interruption.check if os.path.isfile(name) else self._before_waiting
             try:
                 with _opened(name) as stream, progress_of(stream, _shown(name), color) as shown:
                     packets = _packets(self.session, shown, name, self.interruption, before_read)
-                    self.session.read(packets, told=told)
+                    self.session.read(packets, told=told, on_told=self.interruption.resume)
             except InterruptedReadError:
                 break
             except CaptureError as error:
                 self.outputs.flush()
                 failure = self._failed(error, failure)
             told = 0
+            self.interruption.resume()
         return failure
 
     def at_once(

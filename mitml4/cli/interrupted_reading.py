@@ -25,6 +25,9 @@ class Interruption:
         self.by: signal.Signals | None = None
         self.may_raise = False
         """The capture is being read, which may block."""
+        self.waits = False
+        """A signal ends the reading only once this is false; the next one acts as it would
+        outside."""
         self._usual: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -38,8 +41,12 @@ class Interruption:
 
     def check(self) -> None:
         """Raises InterruptedReadError after a signal."""
-        if self.by:
+        if self.by and not self.waits:
             raise InterruptedReadError(f"interrupted by {self.by.name}")
+
+    def resume(self) -> None:
+        """Let a signal end the reading, also one that has come."""
+        self.waits = False
 
     def _interrupt(self, number: int, _frame: FrameType | None) -> None:
         self.by = signal.Signals(number)

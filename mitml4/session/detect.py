@@ -90,13 +90,22 @@ class CaptureSession:
             )
         )
 
-    def read(self, packets: Iterable[Packet], *, told: int = 0) -> None:
-        """Publish the events of a capture, except the first ones where so many are `told`. Raises
-        CaptureError where it is broken, after all that could be read."""
+    def read(
+        self,
+        packets: Iterable[Packet],
+        *,
+        told: int = 0,
+        on_told: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Publish the events of a capture, except the first ones where so many are `told`;
+        `on_told` is called after those. Raises CaptureError where it is broken, after all that
+        could be read."""
         copies = self._copies if self.hub.wants(PlaintextMoved) else None
         for number, event in enumerate(self.events(packets, self.hub.wants, copies)):
             if number < told:
                 self.hub.count(event)
+                if number + 1 == told:
+                    on_told()
             else:
                 self.hub.publish(event)
 

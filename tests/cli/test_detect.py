@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jsonschema_rs
 import pytest
@@ -25,6 +26,7 @@ from bench.synthesis import synthesise
 from mitml4.capture.sharing import Part
 from mitml4.cli import capture_reading
 from mitml4.cli.main import run
+from mitml4.errors import CaptureError
 from mitml4.printable import printable
 from mitml4.schema import json_schema
 from mitml4.session.detect import CaptureOutcome, CaptureSession
@@ -407,6 +409,39 @@ def test_one_process_goes_on_where_another_one_is_killed(
     assert run(["detect", "--jobs", "2", str(path)]) == 0
     told = capfdbinary.readouterr().out
     assert without_the_process(told) == without_the_process(alone.stdout)
+
+
+def test_a_signal_while_a_capture_is_read_again_ends_what_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """Flows that are told have their ends, and are counted."""
+    path = synthesise(tmp_path / "busy.pcap", 2_000_000).path
+    read_part, in_turn = capture_reading._read_part, capture_reading.CaptureReading.in_turn
+
+    def killed(like: CaptureSession, name: str, part: Part, send: Send) -> CaptureOutcome:
+        def send_some(messages: bytes | int) -> None:
+            send(messages)
+            if isinstance(messages, bytes) and part.is_foreign(b"a flow of one"):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        return read_part(like, name, part, send_some)
+
+    def interrupted(self: Any, files: Sequence[str], *, told: int = 0) -> CaptureError | None:
+        assert told > 100
+        os.kill(os.getpid(), signal.SIGINT)
+        return in_turn(self, files, told=told)
+
+    monkeypatch.setattr(capture_reading, "_read_part", killed)
+    monkeypatch.setattr(capture_reading.CaptureReading, "in_turn", interrupted)
+    monkeypatch.setattr("mitml4.cli.detect._tune_gc", lambda: None)  # of the tests' process
+    assert run(["detect", "--jobs", "2", str(path)]) == 128 + signal.SIGINT
+    *flows, stop = events(capfdbinary.readouterr().out)
+    opened = [event["flow"] for event in flows if event["type"] == "flow.open"]
+    closed = [event for event in flows if event["type"] == "flow.close"]
+    assert sorted(event["flow"] for event in closed) == opened
+    assert stop["flows"] == len(opened)
+    assert stop["bytes_up"] == sum(event["bytes_up"] for event in closed)
+    assert stop["reason"] == "SIGINT"
 
 
 SECRET = b"CLIENT_RANDOM " + b"00" * 32 + b" " + b"00" * 48 + b"\n"
