@@ -86,7 +86,7 @@ class BridgedHandshake(BridgedServer):
         server_side = self.server_stream or self.open_server()
         if finished := self.legs.server.to_send():
             server_side.send_with_data(finished)
-        if not self._has_client_spoken():
+        if not (client_side.connection.kept or self._has_client_spoken()):
             server_side.flush_nowait()
         self._relay_tickets(server_side, client_side)
         if certificate := self.details.certificate:
@@ -250,7 +250,7 @@ class BridgedHandshake(BridgedServer):
     # The result
 
     def _has_client_spoken(self) -> bool:
-        """Whether data of the client's has come: it goes to the server with our Finished."""
+        """Whether more has come from the client: its data goes to the server with our Finished."""
         below = self.bridge.client_side
         return isinstance(below, Transport) and below.unread_count() > 0
 
