@@ -173,6 +173,8 @@ class Follower:
                         is_cancelled = await self._wait(direction, lane, scope, action)
                 case Move(count) if count < len(fresh[direction]):
                     await self._claim(direction, lane, count)
+                case Move() if lane.source.has_last and lane.are_last(fresh[direction]):
+                    lane.claim_last(self._take_fresh(direction))
                 case Move():
                     # A name for it would keep it as long as the lane waits for the next message.
                     await lane.send_with_due(self._take_fresh(direction))
@@ -195,7 +197,6 @@ class Follower:
                 case Yield():
                     await trio.lowlevel.checkpoint()
                 case End(is_over):
-                    await lane.flush()
                     await (lane.end() if is_over else lane.say_ended())
                     if is_over:
                         return True

@@ -146,6 +146,16 @@ class Lane:
         self._ended_unread = self.ended and bool(fresh)
         return fresh
 
+    def are_last(self, fresh: bytes) -> bool:
+        """Whether the source is known to end behind these, which have not moved."""
+        count = len(self.due) + len(fresh)
+        return self.source.has_last and len(self.source.peek_nowait(count + 1)) == count
+
+    def claim_last(self, data: bytes) -> None:
+        """Claim these, behind which the source ends. They leave with the end."""
+        self.claim(data)
+        self.ended = True
+
     def claim(self, data: bytes) -> None:
         """Claim these, which are the next that have not moved. `flush` sends them, or what moves
         next."""
@@ -316,11 +326,15 @@ class Lane:
             await self.sink.send_alert(self.truncation.alert, fed_by=self.source.transport)
 
     async def say_ended(self) -> None:
-        """Send the sink the end of the source at once, in the way it came.
+        """Send the sink all that is claimed, and the end of the source at once, in the way it came.
 
         A FIN that came without close_notify goes on without one; so does an alert. Raises OSError
         if it was a reset.
         """
+        if self.due and self.source.has_last:
+            await self._send_last()
+            return
+        await self.flush()
         if self._ended_unread:
             self.source.transport.raise_reset()
         if self.on_moved:
@@ -330,6 +344,22 @@ class Lane:
             await self._end_below()
         else:
             await self._send_eof_once(self.sink)
+
+    async def _send_last(self) -> None:
+        """Send the sink all that is claimed together with the end, and with the end of the
+        connection if that has come too."""
+        source, sink, last = self.source, self.sink, self.due
+        if self.on_moved:
+            self.on_moved(last)
+            self.on_moved(b"")
+        self._ended_sinks.append(sink)
+        transport = source.transport
+        ends_below = bool(source.below is transport and sink.below and transport.is_at_end)
+        if ends_below and sink.below:
+            self._ended_sinks.append(sink.below)
+        await sink.send_last(memoryview(last), ends_below=ends_below, fed_by=transport)
+        source.discard(len(last))
+        self.due = b""
 
     async def end(self) -> None:
         """The same, and the FIN that follows a close_notify, when it comes.

@@ -225,6 +225,10 @@ class MemoryStream(Transport):
     def is_gone(self) -> bool:
         return self.is_closed or self.was_reset or (self._ended and self._sent_eof)
 
+    @property
+    def is_at_end(self) -> bool:
+        return self._ended and not (self._unread or self.was_reset)
+
     def has_ended(self) -> bool:
         return self._ended or self.was_reset or (self.below is not None and self.below.has_ended())
 

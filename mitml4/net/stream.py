@@ -70,6 +70,8 @@ class Stream(ABC):
 
     below: Stream | None = None
     """The stream that carries this one; None for a transport."""
+    has_last: bool = False
+    """Whether its own end is known to come behind the unread bytes."""
 
     @abstractmethod
     async def peek(self, beyond: int, limit: int) -> bytes:
@@ -103,6 +105,16 @@ class Stream(ABC):
     @abstractmethod
     async def send_eof(self, *, fed_by: Transport | None = None) -> None:
         """Send the end of the stream: FIN, or close_notify. Receiving continues."""
+
+    async def send_last(
+        self, data: memoryview, *, ends_below: bool = False, fed_by: Transport | None = None
+    ) -> None:
+        """Send everything, and the end of the stream, in one packet if that is possible;
+        `ends_below`: and the end of the stream below."""
+        await self.send_all(data, fed_by=fed_by)
+        await self.send_eof(fed_by=fed_by)
+        if ends_below and self.below:
+            await self.below.send_eof(fed_by=fed_by)
 
     async def send_alert(self, alert: int, *, fed_by: Transport | None = None) -> None:
         """Send a fatal alert of TLS (RFC 8446 §6), which ends the sending, if this is TLS and can
@@ -214,6 +226,11 @@ class Transport(Stream):
     @abstractmethod
     def is_gone(self) -> bool:
         """Whether it was reset, or has ended both ways; earlier bytes may still be unread."""
+
+    @property
+    @abstractmethod
+    def is_at_end(self) -> bool:
+        """Whether its end has arrived, and nothing before it is unread. Raises nothing."""
 
     @abstractmethod
     def has_ended(self) -> bool:

@@ -195,6 +195,13 @@ class TcpStream(Transport):
         poller.register(self.socket, select.POLLRDHUP)
         return bool(poller.poll(0))
 
+    @property
+    def is_at_end(self) -> bool:
+        try:
+            return not self._kept and not self.socket.recv(1, socket.MSG_PEEK)
+        except OSError:  # nothing has come, or a reset, which `raise_if_reset` finds again
+            return False
+
     def discard(self, count: int) -> None:
         kept = min(count, len(self._kept))
         del self._kept[:kept]
@@ -322,6 +329,15 @@ class TcpStream(Transport):
         except OSError as error:
             if error.errno != errno.ENOTCONN:  # it was reset meanwhile, which receiving will report
                 raise
+
+    async def send_last(
+        self, data: memoryview, *, ends_below: bool = False, fed_by: Transport | None = None
+    ) -> None:
+        with suppress(BlockingIOError):
+            # The kernel keeps what does not fill a packet for the FIN behind it.
+            data = data[self.socket.send(data, socket.MSG_MORE) :]
+        await self.send_all(data, fed_by=fed_by)
+        await self.send_eof(fed_by=fed_by)
 
     def abort(self) -> None:
         if not self.is_closed:

@@ -94,6 +94,8 @@ class BridgedStream(OpenedStream):
                 connection.abandon_renegotiation()
                 self._wake()
                 raise
+        if connection.has_ended:
+            self.has_last = connection.received_close_notify
         if (self._unsent and not self._waits_for_data) or connection.due:
             self._send_due_nowait()
         if self._waiting and not connection.is_renegotiating:
@@ -249,6 +251,38 @@ class BridgedStream(OpenedStream):
         self.connection.close()
         with suppress(OSError):
             await self.send_all(memoryview(b""), fed_by=fed_by)
+
+    async def send_last(
+        self, data: memoryview, *, ends_below: bool = False, fed_by: Transport | None = None
+    ) -> None:
+        if not 0 < len(data) <= MAX_CONTENT or self._is_anything_in_way:
+            await super().send_last(data, ends_below=ends_below, fed_by=fed_by)
+            return
+        self._is_sending = True
+        try:
+            taken, records = self._sealed(data)
+            if is_whole := taken == len(data):
+                self.connection.close()
+                records += self.connection.seal_due()
+            send = self.below.send_last if is_whole and ends_below else self.below.send_all
+            await send(memoryview(records), fed_by=fed_by)
+        except BaseException:
+            self._is_cut = True
+            raise
+        finally:
+            self._is_sending = False
+            self._wake()
+        if not is_whole:
+            await super().send_last(data[taken:], ends_below=ends_below, fed_by=fed_by)
+
+    def _sealed(self, data: memoryview) -> tuple[int, bytes]:
+        """Records of data, and how many bytes of it are in them."""
+        buffer = _buffers.pop() if _buffers else _new_buffer()
+        try:
+            taken, length = self.connection.seal(data, buffer)
+            return taken, bytes(buffer[:length])
+        finally:
+            _buffers.append(buffer)
 
     async def send_alert(self, alert: int, *, fed_by: Transport | None = None) -> None:
         """End the sending with a fatal alert, if it has not ended."""

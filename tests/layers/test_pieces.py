@@ -25,10 +25,14 @@ from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction
 from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import FlowPolicy
+from mitml4.protocols.tls.records import RecordType
+from mitml4.tls.bridged_stream import BridgedStream
 from tests.engine.test_splits import GET, HELLO, SCRIPTS
 from tests.layers.conftest import note_sent
+from tests.tls.bridge.ends import Far
 
 UP, DOWN = Direction.UP, Direction.DOWN
+DATA = RecordType.APPLICATION_DATA
 
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -109,6 +113,46 @@ class Ends:
         await (self.client if direction is UP else self.server).send_all(memoryview(data))
         await wait_all_tasks_blocked()
         return self.pieces
+
+
+@pytest.mark.parametrize("script", [b"HTTP/1.1 200 OK\r\n\r\nhello", b"some other bytes"])
+@pytest.mark.parametrize("is_closed", [False, True])
+async def test_the_end_of_tls_leaves_with_the_bytes_before_it(
+    script: bytes, is_closed: bool
+) -> None:
+    """And the end of the connection too, if that has come with them."""
+    client, near = memory_pair()
+    far, server = memory_pair()
+    to_client, client_tls = Far.of_new(is_client=False)
+    to_server, server_tls = Far.of_new()
+    pieces: list[bytes] = []
+    report = Report(1, lambda _event: None)
+    report.enter(0, "any")
+    bridge = Bridge.between(
+        BridgedStream(near, to_client),
+        BridgedStream(far, to_server),
+        relay=Relay(),
+        report=report,
+        policy=FlowPolicy(),
+    )
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            context = LayerContext(clock=trio.current_time)
+            nursery.start_soon(Follower(bridge, context).detect)
+            await client.send_all(memoryview(client_tls.data(GET)))
+            await wait_all_tasks_blocked()
+            assert server_tls.read(server.peek_nowait(1 << 16)) == [(DATA, GET)]
+            note_sent(near, pieces)
+            said = server_tls.data(script) + server_tls.alert(1, 0)
+            await server.send_all(memoryview(said))
+            if is_closed:
+                await server.send_eof()
+            await wait_all_tasks_blocked()
+            assert [client_tls.read(each) for each in pieces] == [
+                [(DATA, script), (RecordType.ALERT, b"\1\0")]
+            ]
+            assert client.has_ended() == is_closed
+            nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("name", PIECES)

@@ -46,6 +46,33 @@ async def test_many_packets_are_not_looked_at_again_and_again(monkeypatch) -> No
     stream.close()
 
 
+async def test_the_last_bytes_leave_in_one_packet_with_the_end() -> None:
+    def packets(end: socket.socket) -> int:
+        """Those that have come so far: tcpi_segs_in of linux/tcp.h."""
+        info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
+        return int(struct.unpack_from("=I", info, 140)[0])
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    stream = TcpStream(near)
+    before = packets(far)
+    with far, trio.fail_after(5):
+        assert not stream.is_at_end
+        await stream.send_last(memoryview(b"last"))
+        assert far.recv(10) == b"last"
+        assert far.recv(10) == b""
+        assert packets(far) == before + 1
+        far.sendall(b"x")
+        await stream.wait_receivable()
+        far.shutdown(socket.SHUT_WR)
+        assert not stream.is_at_end
+        stream.discard(1)
+        await stream.wait_receivable()
+        assert stream.is_at_end
+    stream.close()
+
+
 async def test_a_packet_that_comes_while_one_looks_is_seen_whole(monkeypatch) -> None:
     """Where nothing was counted, a first byte is not all that there is."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
 
 import pytest
 import trio
@@ -24,6 +25,7 @@ from mitml4.tls.bridge.messages import KeyUpdate
 from mitml4.tls.bridged_stream import BridgedStream
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.stream import TlsStream, tls_over
+from tests.layers.conftest import note_sent
 from tests.tls.bridge.ends import Far, between, bridged, connections
 from tests.tls.bridge.peers import client_context, server_context
 
@@ -242,6 +244,24 @@ async def test_an_end_of_ours_is_sent_once_and_data_behind_it_is_refused(ends: E
     with pytest.raises(BrokenPipeError) as error:
         await ends.stream.send_all(memoryview(b"more"))
     assert error.value.errno == errno.EPIPE
+
+
+async def test_an_end_goes_in_one_piece_with_the_data_before_it(ends: Ends) -> None:
+    """And the end below too, where that is asked for."""
+    for ends_below in (False, True):
+        for size in (4, 100, 20_000):  # a record, some, and more than are sealed at once
+            ends = Ends()
+            ends.stream.connection._max_content = 64
+            data, pieces = os.urandom(size), list[bytes]()
+            note_sent(cast(MemoryStream, ends.stream.below), pieces)
+            await ends.stream.send_last(memoryview(data), ends_below=ends_below)
+            *records, last = ends.far.read(b"".join(pieces))
+            assert b"".join(content for _, content in records) == data
+            assert last == (RecordType.ALERT, b"\1\0")
+            assert len(pieces) == 1 or size > 2000
+            assert ends.wire.has_ended() == ends_below
+            with pytest.raises(BrokenPipeError):
+                await ends.stream.send_all(memoryview(b"more"))
 
 
 async def test_an_alert_can_be_passed_on(ends: Ends) -> None:
