@@ -136,15 +136,15 @@ class Bridge:
                     watch.enter_context(ended.watched(partial(note_reset, ended)))
             except Exception as error:
                 failures.append(error)
-                other = self.lane(direction.other)
                 both_were_at_work = len(failures) == 1 and len(at_work) == 2
-                is_gone = other.source.transport.is_gone
-                if isinstance(error, OSError) and both_were_at_work and is_gone:
+                other_side = self.lane(direction.other).source.transport
+                if isinstance(error, OSError) and both_were_at_work and other_side.is_gone:
                     nursery.cancel_scope.deadline = trio.current_time() + _DRAIN_TIMEOUT_S
                     return
                 if isinstance(error, OSError):
                     await self.lane(direction).relay.take_turn_to_end()
-                nursery.cancel_scope.cancel()
+                if direction.other in at_work:
+                    nursery.cancel_scope.cancel()
 
         try:
             async with trio.open_nursery() as nursery:

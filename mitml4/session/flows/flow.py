@@ -482,9 +482,10 @@ class Flow:
             self.report.error("server", "relay", "protocol", f"TLS: {error}")
         elif not isinstance(error, ConnectionError):
             self.report.error(self._side_lost(), "relay", kind, _reason(error))
-        with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
-            for stream in (self._client_side, self._server_side):
-                while stream and stream.transport.is_delivering:  # noqa: ASYNC110 - no event tells
+        sides = [side.transport for side in (self._client_side, self._server_side) if side]
+        if any(side.is_delivering for side in sides):
+            with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
+                while any(side.is_delivering for side in sides):  # noqa: ASYNC110 - no event tells
                     await trio.sleep(0.005)
         self._abort()
         if kind == "internal" or isinstance(error, BrokenTlsError):
