@@ -16,7 +16,7 @@ import trio
 from mitml4.layers.client_handshake import HANDSHAKE_S
 from mitml4.layers.handshake import GivenUp, Handshake
 from mitml4.layers.layer import HandshakeError
-from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
 from mitml4.tasks import first_of
@@ -44,12 +44,15 @@ class BridgedServer(Handshake):
     early_tickets: list[NewSessionTicket]
     """Those that came before the client's handshake was over."""
     _flight: Flight | None = None
+    _unsent: bytes = b""
+    """What is to be sent to the server."""
 
     async def hear_server(self) -> Flight | GivenUp:
         """The server's whole flight. Raises CannotBridge, HandshakeError, OSError."""
         while True:
             try:
-                given_up = await self.meet_server(self._read_server)
+                goes_on = isinstance(self.bridge.server_side, Transport)
+                given_up = await self.meet_server(self._read_server, goes_on=goes_on)
             except TlsFailure as failure:
                 if given_up := await self._leave_key_to_client():
                     return given_up
@@ -63,9 +66,13 @@ class BridgedServer(Handshake):
             await self._relay_retry()
 
     async def _read_server(self) -> GivenUp | None:
-        """Until the server has said all, or asks for another hello."""
+        """Until the server has said all, or asks for another hello. If the server's side is a plain
+        connection, it may be cancelled, and called again."""
         legs, below = self.legs, self.bridge.server_side
-        await below.send_all(memoryview(legs.server.to_send()))
+        self._unsent += legs.server.to_send()
+        while self._unsent:
+            sent = await below.send_some(self._unsent)
+            self._unsent = self._unsent[sent:]
         was_committed = legs.is_committed
         while legs.is_committed == was_committed:
             match legs.server_event():
@@ -248,10 +255,12 @@ def raise_alert(alert: int) -> NoReturn:
 
 async def receive(stream: Stream, leg: Leg) -> None:
     """Feed a leg with what comes next. Raises StreamTruncated at the end, OSError."""
-    while (count := stream.receive_nowait(_SCRATCH)) is None:
-        if (count := stream.receive_urgent(_SCRATCH)) is not None:
-            break
-        await stream.wait_receivable()
+    count = None
+    while count is None:
+        await stream.wait_receivable()  # mostly nothing is there yet
+        count = stream.receive_nowait(_SCRATCH)
+        if count is None:
+            count = stream.receive_urgent(_SCRATCH)
     if not count:
         raise StreamTruncated("closed during the handshake")
     leg.receive(_SCRATCH[:count])

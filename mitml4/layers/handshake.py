@@ -146,18 +146,25 @@ class Handshake:
     # The server's handshake
 
     async def meet_server(
-        self, handshake: Callable[[], Awaitable[GivenUp | None]]
+        self, handshake: Callable[[], Awaitable[GivenUp | None]], *, goes_on: bool = False
     ) -> GivenUp | None:
-        """Do the server's handshake, as long as the client waits for it.
+        """Do the server's handshake, as long as the client waits for it. `goes_on`: it may be
+        cancelled, and goes on when it is called again.
 
         Raises HandshakeError, TlsFailure, OSError.
         """
         client = self.bridge.up.source
         # Inside another layer, only reading tells that the client has ended.
         when = partial(client.watched, for_end=True) if isinstance(client, Transport) else None
+        deadline = trio.current_time() + HANDSHAKE_S
         try:
+            if when and goes_on:  # mostly the client waits, which takes no nursery
+                with trio.CancelScope(deadline=deadline) as scope, when(scope.cancel):
+                    return await handshake()
+                when = None
+            timeout_s = deadline - trio.current_time()
             return await first_of(
-                handshake, self._follow_client_end, when=when, timeout_s=HANDSHAKE_S
+                handshake, self._follow_client_end, when=when, timeout_s=timeout_s
             )
         except TlsFailure:
             raise

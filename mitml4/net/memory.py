@@ -108,6 +108,7 @@ class MemoryStream(Transport):
 
     async def wait_receivable(self) -> None:
         await trio.lowlevel.checkpoint()
+        self._check_open()
         while not (self._unread or self.has_ended()):
             await self._changed.park()
             self._check_open()
@@ -123,6 +124,14 @@ class MemoryStream(Transport):
                 data = data[room:]
             else:
                 await self.wait_sendable(fed_by)
+
+    async def send_some(
+        self, data: bytes, *, as_urgent: bool = False, fed_by: Transport | None = None
+    ) -> int:
+        """Like `Stream.send_some`; cancelling sends nothing."""
+        while not (sent := self.send_nowait(data)):
+            await self.wait_sendable(fed_by)
+        return sent
 
     def send_nowait(self, data: bytes | memoryview) -> int:
         self._check_sendable()

@@ -191,9 +191,7 @@ class TcpStream(Transport):
         return int(struct.unpack("i", fcntl.ioctl(self.socket, termios.FIONREAD, bytes(4)))[0])
 
     def has_ended(self) -> bool:
-        poller = select.poll()
-        poller.register(self.socket, select.POLLRDHUP)
-        return bool(poller.poll(0))
+        return self._state in (*_FIN_RECEIVED, _CLOSE)
 
     @property
     def is_at_end(self) -> bool:
@@ -255,7 +253,11 @@ class TcpStream(Transport):
     def is_gone(self) -> bool:
         if self.is_closed:
             return True
-        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == _CLOSE
+        return self._state == _CLOSE
+
+    @property
+    def _state(self) -> int:
+        return self.socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
     def raise_reset(self) -> None:
         if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
