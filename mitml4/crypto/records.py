@@ -19,7 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
-from mitml4.crypto.schedule import expand_label, prf, updated
+from mitml4.crypto.schedule import prf, record_keys, updated
 from mitml4.crypto.suites import CbcSuite, Suite
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
@@ -153,8 +153,9 @@ class Protection13(Protection):
         self._suite = suite
         self.secret = secret
         """The traffic secret."""
-        self._aead = _aead(suite, expand_label(suite.hash, secret, b"key", b"", suite.key_bytes))
-        self._iv = int.from_bytes(expand_label(suite.hash, secret, b"iv", b"", _NONCE), "big")
+        key, iv = record_keys(suite.hash, secret, suite.key_bytes, _NONCE)
+        self._aead = _aead(suite, key)
+        self._iv = int.from_bytes(iv, "big")
         self._frame = _HEADER + suite.tag_bytes
         self.overhead = self._frame + 1
 

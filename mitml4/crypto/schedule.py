@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from mitml4.dataclass import dataclass
 
@@ -28,6 +29,7 @@ __all__ = [
     "finished_1_2",
     "master_secret",
     "prf",
+    "record_keys",
     "ticket_psk",
     "updated",
 ]
@@ -46,13 +48,26 @@ class Secrets:
     server: bytes
 
 
-def _hmac(hash: str, key: bytes, message: bytes) -> bytes:
-    """HMAC (RFC 2104 §2) by a secret, which is shorter than a block of the hash. A connection has
-    forty, and `hmac.digest` has OpenSSL find its algorithm each time, which takes as long again."""
+_Keyed: TypeAlias = tuple[Callable[[bytes], "hashlib._Hash"], bytes, bytes]
+"""A hash, and its key as HMAC has it inside and outside (RFC 2104 §2)."""
+
+
+def _keyed(hash: str, key: bytes) -> _Keyed:
+    """By a secret, which is shorter than a block of the hash."""
     function, block = _HASHES[hash]
     key = key.ljust(block, b"\0")
-    inner = function(key.translate(_INNER_PAD) + message).digest()
-    return function(key.translate(_OUTER_PAD) + inner).digest()
+    return function, key.translate(_INNER_PAD), key.translate(_OUTER_PAD)
+
+
+def _mac(keyed: _Keyed, message: bytes) -> bytes:
+    """HMAC. A connection has forty, and `hmac.digest` has OpenSSL find its algorithm each time,
+    which takes as long again."""
+    function, inner, outer = keyed
+    return function(outer + function(inner + message).digest()).digest()
+
+
+def _hmac(hash: str, key: bytes, message: bytes) -> bytes:
+    return _mac(_keyed(hash, key), message)
 
 
 _HASHES: Final = {"sha256": (hashlib.sha256, 64), "sha384": (hashlib.sha384, 128)}
@@ -67,7 +82,7 @@ class _Start(NamedTuple):
     zeros: bytes
     empty: bytes
     """The hash of no messages."""
-    early: bytes
+    early: _Keyed
     """The early secret without a PSK."""
     salt: bytes
     """What it is extracted with into the handshake secret."""
@@ -78,7 +93,8 @@ def _start(hash: str) -> _Start:
     empty = hashlib.new(hash).digest()
     zeros = bytes(len(empty))
     early = _hmac(hash, zeros, zeros)
-    return _Start(zeros, empty, early, expand_label(hash, early, b"derived", empty, len(empty)))
+    salt = expand_label(hash, early, b"derived", empty, len(empty))
+    return _Start(zeros, empty, _keyed(hash, early), salt)
 
 
 class Schedule:
@@ -90,7 +106,7 @@ class Schedule:
         """In the early stage; without a PSK, where the connection has none (RFC 8446 §7.1)."""
         self._hash = hash
         self._start = start = _start(hash)
-        self._secret = _hmac(hash, start.zeros, psk) if psk else start.early
+        self._secret = _keyed(hash, _hmac(hash, start.zeros, psk)) if psk else start.early
         self._salt = b"" if psk else start.salt
         """What the next secret is extracted with; empty: not derived yet."""
 
@@ -128,26 +144,34 @@ class Schedule:
     def _extract(self, key: bytes) -> None:
         """The next stage: HKDF-Extract (RFC 5869 §2.2)."""
         salt = self._salt or self._derived(b"derived", self._start.empty)
-        self._secret = _hmac(self._hash, salt, key or self._start.zeros)
+        self._secret = _keyed(self._hash, _hmac(self._hash, salt, key or self._start.zeros))
         self._salt = b""
 
     def _derived(self, label: bytes, transcript: bytes) -> bytes:
         """Derive-Secret (RFC 8446 §7.1): HKDF-Expand-Label to the hash's length, a single block."""
         length = len(transcript)
-        info = _labelled(label, length, length) + transcript
-        return _hmac(self._hash, self._secret, info + b"\x01")
+        return _mac(self._secret, _labelled(label, length, length) + transcript + b"\x01")
 
 
 def expand_label(hash: str, secret: bytes, label: bytes, context: bytes, length: int) -> bytes:
     """HKDF-Expand-Label (RFC 8446 §7.1, RFC 5869 §2.3); the label without `tls13 `."""
+    keyed = _keyed(hash, secret)
     info = _labelled(label, length, len(context)) + context
-    out = block = _hmac(hash, secret, info + b"\x01")
+    out = block = _mac(keyed, info + b"\x01")
     number = 1
     while len(out) < length:
         number += 1
-        block = _hmac(hash, secret, block + info + bytes([number]))
+        block = _mac(keyed, block + info + bytes([number]))
         out += block
     return out[:length]
+
+
+def record_keys(hash: str, secret: bytes, key_bytes: int, iv_bytes: int) -> tuple[bytes, bytes]:
+    """The key and the IV of records, from a traffic secret (RFC 8446 §7.3): a block of the hash is
+    enough for each."""
+    keyed = _keyed(hash, secret)
+    key = _mac(keyed, _labelled(b"key", key_bytes, 0) + b"\x01")
+    return key[:key_bytes], _mac(keyed, _labelled(b"iv", iv_bytes, 0) + b"\x01")[:iv_bytes]
 
 
 @lru_cache(128)
@@ -160,7 +184,7 @@ def _labelled(label: bytes, length: int, context_bytes: int) -> bytes:
 def finished(hash: str, base: bytes, transcript: bytes) -> bytes:
     """The verify_data of a Finished, from its sender's handshake traffic secret (RFC 8446 §4.4.4);
     a PSK binder, from the binder key and the transcript up to the binders (§4.2.11.2)."""
-    key = expand_label(hash, base, b"finished", b"", len(base))
+    key = _hmac(hash, base, _labelled(b"finished", len(base), 0) + b"\x01")
     return _hmac(hash, key, transcript)
 
 
