@@ -4,14 +4,13 @@ Each lane is a task that asks the engine for the next action, performs it, and a
 lane's bytes decide may change what the other lane waits for: then that wait is interrupted, and the
 other lane asks again.
 
-A lane has one cancel scope for all of its waits. It is made anew only after it was cancelled, by
-the other lane or by a deadline. It is never cancelled while the lane sends: what was sent in part
-could not be told from what was not.
+A lane that waits for bytes is interrupted by its source, if that can be: a cancel scope costs fifty
+calls. Only a wait that has a deadline, or is for something else, has one. A lane is never
+interrupted while it sends: what was sent in part could not be told from what was not.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final, assert_never
@@ -74,8 +73,9 @@ class Follower:
         """What the engine is shown: bytes that are there, and neither claimed nor moved."""
         self._first: dict[Direction, EngineAction] = {}
         """The first actions."""
-        self._waits: dict[Direction, tuple[Wait, trio.CancelScope]] = {}
-        """What the lanes wait for that have not been woken, and their scopes."""
+        self._waits: dict[Direction, tuple[Wait, trio.CancelScope | None]] = {}
+        """What the lanes wait for that have not been woken, and the scope of the wait, if it has
+        one."""
         self._engine = Engine(
             Rules(budget=bridge.budget, hands_over_tls=True),
             self,
@@ -136,22 +136,13 @@ class Follower:
             raise
 
     async def _move(self, direction: Direction) -> None:
-        lane = self._bridge.lane(direction)
-        is_over = False
-        while not is_over:
-            with trio.CancelScope() as scope:
-                is_over = await self._move_until_cancelled(direction, lane, scope)
-
-    async def _move_until_cancelled(
-        self, direction: Direction, lane: Lane, scope: trio.CancelScope
-    ) -> bool:
-        """Perform one action after the other. Returns whether the lane is over."""
+        """Perform one action after the other, until the lane is over."""
         engine, fresh, show = self._engine, self._fresh, partial(self._show, direction)
+        lane = self._bridge.lane(direction)
         plaintext, other = self._bridge.plaintext, direction.other
         side, other_side = engine.side(direction), engine.side(other)
         action = self._first.pop(direction, None)
-        is_cancelled = False
-        while not is_cancelled:
+        while True:
             if action is None:
                 action = engine.next_action(direction, fresh[direction], ended=lane.ended)
             if other_side.is_stale:
@@ -163,14 +154,17 @@ class Follower:
                         await lane.flush()
                     if side.is_stale:
                         pass  # the first action was, before the lane began
-                    elif action is WAIT:
-                        self._waits[direction] = action, scope
+                    elif action is WAIT and lane.source.can_interrupt:
+                        self._waits[direction] = action, None
                         try:
                             fresh[direction] = await lane.next()
+                        except trio.ClosedResourceError:
+                            if direction in self._waits:  # it was not interrupted
+                                raise
                         finally:
-                            is_cancelled = self._waits.pop(direction, None) is None
+                            self._waits.pop(direction, None)
                     else:
-                        is_cancelled = await self._wait(direction, lane, scope, action)
+                        await self._wait(direction, lane, action)
                 case Move(count) if count < len(fresh[direction]):
                     await self._claim(direction, lane, count)
                 case Move() if lane.source.has_last and lane.are_last(fresh[direction]):
@@ -199,15 +193,14 @@ class Follower:
                 case End(is_over):
                     await (lane.end() if is_over else lane.say_ended())
                     if is_over:
-                        return True
+                        return
                 case Switch() | HandOver():
-                    return True
+                    return
                 case _:
                     assert_never(action)
             action = following
             if plaintext:
                 plaintext.settle()
-        return False
 
     def _take_fresh(self, direction: Direction) -> bytes:
         fresh, self._fresh[direction] = self._fresh[direction], b""
@@ -224,27 +217,20 @@ class Follower:
             await lane.flush()
         await trio.lowlevel.checkpoint()
 
-    async def _wait(
-        self, direction: Direction, lane: Lane, scope: trio.CancelScope, wait: Wait
-    ) -> bool:
-        """Returns whether the scope was cancelled, though the wait has ended by itself."""
-        has_deadline = wait.until < math.inf
-        if has_deadline:
-            scope.deadline = wait.until
-        self._waits[direction] = wait, scope
-        try:
-            if wait.beyond is not None:
-                self._fresh[direction] = await lane.more(wait.beyond)
-            elif lane.ended:
-                await lane.end()
-                await lane.source.transport.wait_reset()
-            else:
-                await trio.sleep_forever()
-        finally:
-            was_woken = self._waits.pop(direction, None) is None
-            if has_deadline:
-                scope.deadline = math.inf
-        return was_woken or (has_deadline and scope.cancel_called)
+    async def _wait(self, direction: Direction, lane: Lane, wait: Wait) -> None:
+        """Until that has come, the deadline has, or the other lane has interrupted."""
+        with trio.CancelScope(deadline=wait.until) as scope:
+            self._waits[direction] = wait, scope
+            try:
+                if wait.beyond is not None:
+                    self._fresh[direction] = await lane.more(wait.beyond)
+                elif lane.ended:
+                    await lane.end()
+                    await lane.source.transport.wait_reset()
+                else:
+                    await trio.sleep_forever()
+            finally:
+                self._waits.pop(direction, None)
 
     async def _show(self, direction: Direction, data: bytes) -> None:
         """Show what comes under Mirror, before it moves.
@@ -277,7 +263,10 @@ class Follower:
         may_go_on = wait is WAIT and not self._bridge.lane(direction).ended
         if not (may_go_on and self._engine.confirm_wait(direction)):
             del self._waits[direction]
-            scope.cancel()
+            if scope:
+                scope.cancel()
+            else:
+                self._bridge.lane(direction).source.interrupt()
 
     # What the engine tells
 

@@ -117,17 +117,24 @@ class Lane:
         return data
 
     async def next(self) -> bytes:
-        """The bytes that have not moved, once there are some; otherwise as `more`."""
+        """The bytes that have not moved, once something may have come: none if that was nothing
+        that is to move, as a ticket of TLS. Otherwise as `more`. It waits once."""
+        source = self.source
         try:  # mostly nothing is there yet, and to find that out costs an exception
-            await self.source.wait_receivable()
+            await source.wait_receivable()
+            fresh = source.peek_available(MAX_PEEK + 1)
+        except UrgentAhead as urgent:
+            await self._move_over(urgent)
+            return self.unread_nowait()
         except StreamTruncated as truncation:
             self.truncation = truncation.with_traceback(None)
+            fresh = b""
+        self._ended_unread = False
+        if fresh:
+            self.ended = False
+        elif fresh is not None:
             await self._note_end()
-            return b""
-        if fresh := self.source.peek_nowait(MAX_PEEK + 1):
-            self.ended = self._ended_unread = False
-            return fresh
-        return await self._more(0)
+        return fresh or b""
 
     async def _more(self, beyond: int) -> bytes:
         assert not self.due

@@ -37,6 +37,7 @@ class MemoryStream(Transport):
     """One end of a connection in memory; see `memory_pair`."""
 
     below: MemoryStream | None = None
+    can_interrupt = True
 
     def __init__(self, window: int, changed: trio.lowlevel.ParkingLot) -> None:
         self.far: MemoryStream
@@ -49,6 +50,7 @@ class MemoryStream(Transport):
         self.was_reset = False
         """Whether a reset has come."""
         self._has_raised_reset = False
+        self._is_interrupted = False
         self._received = self._sent = 0
         self._changed = changed
         """All waits of both ends wait for it."""
@@ -88,6 +90,12 @@ class MemoryStream(Transport):
     def peek_nowait(self, limit: int) -> bytes:
         return bytes(self._unread[:limit])
 
+    def peek_available(self, limit: int) -> bytes | None:
+        data = self._look(limit)
+        if not data and self.has_ended():
+            self._raise_truncated()
+        return data if data or self.has_ended() else None
+
     def _look(self, limit: int) -> bytes:
         self._check_open()
         if not self._unread:
@@ -107,11 +115,18 @@ class MemoryStream(Transport):
         return len(data) if data or self.has_ended() else None
 
     async def wait_receivable(self) -> None:
+        self._is_interrupted = False
         await trio.lowlevel.checkpoint()
         self._check_open()
         while not (self._unread or self.has_ended()):
+            if self._is_interrupted:
+                raise trio.ClosedResourceError
             await self._changed.park()
             self._check_open()
+
+    def interrupt(self) -> None:
+        self._is_interrupted = True
+        self._changed.unpark_all()
 
     # Sending
 

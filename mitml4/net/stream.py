@@ -72,6 +72,8 @@ class Stream(ABC):
     """The stream that carries this one; None for a transport."""
     has_last: bool = False
     """Whether its own end is known to come behind the unread bytes."""
+    can_interrupt: bool = False
+    """Whether `wait_receivable` waits once at most, and `interrupt` ends that."""
 
     @abstractmethod
     async def peek(self, beyond: int, limit: int) -> bytes:
@@ -86,6 +88,11 @@ class Stream(ABC):
         """The available unread bytes, at most `limit`; empty if there are none, and at the end."""
 
     @abstractmethod
+    def peek_available(self, limit: int) -> bytes | None:
+        """The available unread bytes, at most `limit`; None if there are none yet, empty at the end
+        of the stream. Raises UrgentAhead if urgent data comes first."""
+
+    @abstractmethod
     def discard(self, count: int) -> None:
         """Consume `count` bytes that `peek` has shown."""
 
@@ -97,6 +104,11 @@ class Stream(ABC):
     @abstractmethod
     async def wait_receivable(self) -> None:
         """Wait until `receive_nowait` may return something else than None. Always checkpoints."""
+
+    def interrupt(self) -> None:
+        """Raise trio.ClosedResourceError in a task that waits in `wait_receivable`, as if the
+        stream was closed, if `can_interrupt`. No other task may wait for this stream."""
+        raise NotImplementedError
 
     @abstractmethod
     async def send_all(self, data: memoryview, *, fed_by: Transport | None = None) -> None:

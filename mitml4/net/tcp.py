@@ -56,6 +56,8 @@ _CLOSE: Final = 7
 class TcpStream(Transport):
     """A connected TCP socket, which it owns."""
 
+    can_interrupt = True
+
     def __init__(self, sock: socket.socket | trio.socket.SocketType) -> None:
         if not isinstance(sock, socket.socket):
             sock = socket.socket(fileno=sock.detach())
@@ -118,6 +120,14 @@ class TcpStream(Transport):
             return self._peek(limit)
         except BlockingIOError:
             return b""
+
+    def peek_available(self, limit: int) -> bytes | None:
+        if urgent.has_come and self._is_before_urgent():
+            raise UrgentAhead(bytes(self._kept))
+        try:
+            return self._peek(limit)
+        except BlockingIOError:
+            return None
 
     def _peek(self, limit: int) -> bytes:
         """The available bytes; empty at the end. Raises BlockingIOError if there are none yet."""
@@ -238,6 +248,9 @@ class TcpStream(Transport):
         if self._low_water != 1:
             self.wake_at(1)
         return trio.lowlevel.wait_readable(self.socket)  # noqa: ASYNC105 - as above
+
+    def interrupt(self) -> None:
+        trio.lowlevel.notify_closing(self.socket)
 
     def watched(
         self, call: Callable[[], None], *, for_end: bool = False, for_data: bool = False

@@ -38,6 +38,7 @@ class BridgedStream(OpenedStream):
     def __init__(self, below: Stream, connection: Connection) -> None:
         super().__init__(below)
         self.connection = connection
+        self.can_interrupt = below.can_interrupt
         self._is_on_transport = isinstance(below, Transport)
         self.feeds: BridgedStream | None = None
         """The stream whose connection is given messages when this one is read, such as tickets.
@@ -144,6 +145,9 @@ class BridgedStream(OpenedStream):
         if self._ahead or self.failure or self.connection.has_ended or self._has_unread():
             return trio.lowlevel.checkpoint()  # noqa: ASYNC105 - the caller awaits it
         return self.below.wait_receivable()
+
+    def interrupt(self) -> None:
+        self.below.interrupt()
 
     # Sending
 

@@ -90,6 +90,12 @@ class OpenedStream(Stream):
                 pass  # it is kept, and raised by the next read
         return self._ahead if len(self._ahead) <= limit else self._ahead[:limit]
 
+    def peek_available(self, limit: int) -> bytes | None:
+        if self._ahead:
+            return self.peek_nowait(limit)
+        count = self._read_ahead(limit)
+        return self._ahead[:limit] if count else None if count is None else b""
+
     def _read_ahead(self, limit: int) -> int | None:
         """Read more until there are `limit` bytes, and keep it; see `_read_records`."""
         count = self._read_records(_SCRATCH[: max(0, limit - len(self._ahead))])

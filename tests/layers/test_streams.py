@@ -167,6 +167,51 @@ async def test_what_is_looked_at_stays_until_it_is_consumed(ends) -> None:
         other.transport.raise_if_reset()
 
 
+async def available(stream: Stream, limit: int) -> bytes | None:
+    """What can be seen once something has come that is to be seen."""
+    while (seen := stream.peek_available(limit)) is None:
+        await stream.wait_receivable()
+    return seen
+
+
+async def test_what_is_available_is_told_from_an_end(ends) -> None:
+    one, other = ends
+    assert other.peek_available(100) is None
+    await one.send_all(memoryview(b"abc"))
+    assert await available(other, 100) == b"abc"
+    assert other.peek_available(2) == b"ab"
+    await one.send_eof()
+    assert await available(other, 100) == b"abc"
+    other.discard(3)
+    assert await available(other, 100) == b""
+    other.transport.raise_if_reset()
+
+
+async def test_a_wait_that_is_interrupted_loses_nothing(ends) -> None:
+    one, other = ends
+    if not other.can_interrupt:
+        return
+    is_waiting = True
+
+    async def wait() -> None:
+        nonlocal is_waiting
+        with pytest.raises(trio.ClosedResourceError):
+            await other.wait_receivable()
+        is_waiting = False
+
+    for sent in (b"", b"abc"):
+        async with trio.open_nursery() as nursery:
+            is_waiting = True
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            other.interrupt()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not is_waiting
+        other.interrupt()  # nobody waits
+        await one.send_all(memoryview(sent))
+    assert await receive(other, 3) == b"abc"
+
+
 async def test_a_peek_that_is_cancelled_loses_nothing(ends) -> None:
     one, other = ends
     await one.send_all(memoryview(b"abc"))

@@ -263,6 +263,10 @@ async def test_a_message_that_comes_byte_by_byte_is_not_looked_at_for_each(autoj
         def peek_nowait(self, limit: int) -> bytes:
             return self.data[: min(self.shown, limit)]
 
+        def peek_available(self, limit: int) -> bytes:
+            self.shown = max(self.shown, 1)
+            return self.peek_nowait(limit)
+
         def raise_if_reset(self) -> None:
             pass
 
