@@ -126,9 +126,10 @@ Action: TypeAlias = Literal["relayed", "intercepted", "passthrough", "answered"]
 class FlowLayer(Event):
     """A layer of the stack is known; outermost first, each depth once.
 
-    TLS is `intercepted` if it was decrypted, also with the secrets of a capture, and `passthrough`
-    otherwise. A layer is `answered` if mitml4 itself is the server (the CA page). `connect_s` of
-    the outermost layer: how long it took to connect to the server.
+    TLS is `intercepted` if it was decrypted, also with the secrets of a capture, `passthrough` if
+    it was not, and `relayed` if `--block` or `--allow` ended the flow before that. A layer is
+    `answered` if mitml4 itself is the server (the CA page). `connect_s` of the outermost layer: how
+    long it took to connect to the server.
     """
 
     type: ClassVar[str] = "flow.layer"

@@ -139,6 +139,7 @@ def test_a_hello_that_comes_in_pieces_is_read(client, session):
             "blocked.example",
         )
         assert flow.closed["bytes_up"] < len(hello)
+        assert flow.actions == ["relayed"]
 
 
 def say(sock: socket.socket, *pieces: bytes) -> bytes:
