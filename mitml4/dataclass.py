@@ -93,25 +93,29 @@ def _replace(instance: T, /, **changes: Any) -> T:
     """The same, but for these fields: `dataclasses.replace`, at a fraction of its cost for classes
     with many fields. It does not call `__init__`; a class with `__post_init__` is not for this."""
     cls = type(instance)
-    if cls not in _copiers:
-        _copiers[cls] = _copier(cls)
-    copied: T = _copiers[cls](instance)
-    for name, value in changes.items():
-        setattr(copied, name, value)
-    return copied
+    key = (cls, *changes)
+    if key not in _replacers:
+        _replacers[key] = _replacer(cls, changes)
+    replaced: T = _replacers[key](instance, **changes)
+    return replaced
 
 
-_copiers: Final[dict[type[Any], Callable[[Any], Any]]] = {}
+_replacers: Final[dict[tuple[Any, ...], Callable[..., Any]]] = {}
+"""By the class, and the names of the fields that are changed."""
 
 
-def _copier(cls: type[Any]) -> Callable[[Any], Any]:
-    """Makes a shallow copy of an instance."""
+def _replacer(cls: type[Any], changed: Collection[str]) -> Callable[..., Any]:
+    """Makes a shallow copy of an instance, but for these fields."""
     assert not hasattr(cls, "__post_init__")
-    body = [f"new.{field.name} = old.{field.name}" for field in dataclasses.fields(cls)]
+    fields = [field.name for field in dataclasses.fields(cls)]
+    if unknown := set(changed) - set(fields):
+        raise TypeError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
+    body = [f"new.{name} = {name if name in changed else f'old.{name}'}" for name in fields]
     names: dict[str, Any] = {"_new": cls.__new__, "_cls": cls}
-    exec("def copied(old):\n new = _new(_cls)\n " + "\n ".join([*body, "return new"]), names)
-    copied: Callable[[Any], Any] = names["copied"]
-    return copied
+    head = f"def replaced(old, /, {', '.join(changed)}):\n new = _new(_cls)\n "
+    exec(head + "\n ".join([*body, "return new"]), names)
+    replaced: Callable[..., Any] = names["replaced"]
+    return replaced
 
 
 def _repr(self: Any) -> str:
