@@ -13,7 +13,7 @@ class.
 from __future__ import annotations
 
 import socket
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final, NoReturn, Protocol
@@ -56,8 +56,9 @@ class KernelSocket(Protocol):
     async def wait_sendable(self, fed_by: Transport | None = None) -> None: ...
 
 
-class Stream(ABC):
-    """A byte stream at one depth of one side.
+class Stream:
+    """A byte stream at one depth of one side. mypy checks that its subclasses have all methods: of
+    an ABC, `isinstance` would be answered in Python.
 
     Errors: methods that receive or send may raise OSError (ConnectionResetError for a reset) or
     StreamTruncated. Methods checkpoint only if they block, so a loop over them needs an additional
