@@ -149,8 +149,7 @@ class ClientLeg(Leg):
             self.send_change_cipher_spec()
         schedule = Schedule(suite.hash, flight.ticket.client_secret if flight.ticket else b"")
         secrets = schedule.enter_handshake(shared, self.transcript.digest())
-        self.log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", secrets.client)
-        self.log("SERVER_HANDSHAKE_TRAFFIC_SECRET", secrets.server)
+        self.log_handshake(secrets)
         self.read_with(protection_1_3(suite, secrets.client))
         self.records_out.protection = protection_1_3(suite, secrets.server)
         self._limit_records(flight.extensions)
@@ -161,10 +160,7 @@ class ClientLeg(Leg):
         self._schedule, self._secrets = schedule, secrets
         digest = self.transcript.digest()
         self._application = schedule.enter_application(digest)
-        self.log("CLIENT_TRAFFIC_SECRET_0", self._application.client)
-        self.log("SERVER_TRAFFIC_SECRET_0", self._application.server)
-        if self.is_logged:
-            self.log("EXPORTER_SECRET", schedule.exporter(digest))
+        self.log_application(self._application, schedule, digest)
         self.records_out.protection = protection_1_3(suite, self._application.server)
         self._awaits_certificate = shown is not None and shown.asks
         self._take = self._take_answer

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from mitml4.crypto import signatures
 from mitml4.crypto.records import Protection
+from mitml4.crypto.schedule import Schedule, Secrets
 from mitml4.crypto.signatures import CannotVerify, PublicKey
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.alerts import Alert, TlsError
@@ -163,10 +164,17 @@ class Leg:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, "a ChangeCipherSpec before the ServerHello")
         self.records_in.is_tls12 = True
 
-    @property
-    def is_logged(self) -> bool:
-        """Whether there is a key log."""
-        return self._keylog is not None
+    def log_handshake(self, secrets: Secrets) -> None:
+        if self._keylog:
+            self.log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", secrets.client)
+            self.log("SERVER_HANDSHAKE_TRAFFIC_SECRET", secrets.server)
+
+    def log_application(self, secrets: Secrets, schedule: Schedule, transcript: bytes) -> None:
+        """`transcript`: up to the server's Finished."""
+        if self._keylog:
+            self.log("CLIENT_TRAFFIC_SECRET_0", secrets.client)
+            self.log("SERVER_TRAFFIC_SECRET_0", secrets.server)
+            self.log("EXPORTER_SECRET", schedule.exporter(transcript))
 
     def log(self, label: str, secret: bytes) -> None:
         if self._keylog:

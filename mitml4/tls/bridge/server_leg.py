@@ -198,8 +198,7 @@ class ServerLeg(Leg):
         schedule = Schedule(self.suite.hash, self._ticket.server_secret if self._ticket else b"")
         secrets = schedule.enter_handshake(self._shared_secret(), self.transcript.digest())
         self._schedule, self._secrets = schedule, secrets
-        self.log("CLIENT_HANDSHAKE_TRAFFIC_SECRET", secrets.client)
-        self.log("SERVER_HANDSHAKE_TRAFFIC_SECRET", secrets.server)
+        self.log_handshake(secrets)
         self.read_with(protection_1_3(self.suite, secrets.server))
         if self.hello.session_id and not self._retry:
             self.send_change_cipher_spec()
@@ -368,10 +367,7 @@ class ServerLeg(Leg):
     def _enter_application(self) -> Secrets:
         digest = self.transcript.digest()
         secrets = self._schedule.enter_application(digest)
-        self.log("CLIENT_TRAFFIC_SECRET_0", secrets.client)
-        self.log("SERVER_TRAFFIC_SECRET_0", secrets.server)
-        if self.is_logged:
-            self.log("EXPORTER_SECRET", self._schedule.exporter(digest))
+        self.log_application(secrets, self._schedule, digest)
         self.read_with(protection_1_3(self.suite, secrets.server))
         return secrets
 
