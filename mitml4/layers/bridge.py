@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import field
 from functools import partial
 from typing import Final
@@ -115,7 +115,7 @@ class Bridge:
         failures: list[Exception] = []
         later_resets: list[OSError] = []
         at_work = set(DIRECTIONS)
-        watches: list[ExitStack] = []  # made late: a connection that waits would keep it
+        watches: list[AbstractContextManager[None]] = []
 
         def note_reset(transport: Transport) -> None:
             if not at_work:
@@ -132,8 +132,9 @@ class Bridge:
                 at_work.remove(direction)
                 if at_work and self.lane(direction).ended:
                     ended = self.lane(direction).source.transport
-                    watches.append(watch := ExitStack())
-                    watch.enter_context(ended.watched(partial(note_reset, ended)))
+                    watch = ended.watched(partial(note_reset, ended))
+                    watch.__enter__()
+                    watches.append(watch)
             except Exception as error:
                 failures.append(error)
                 both_were_at_work = len(failures) == 1 and len(at_work) == 2
@@ -152,7 +153,7 @@ class Bridge:
                 await guarded(Direction.UP)
         finally:
             for watch in watches:
-                watch.close()
+                watch.__exit__(None, None, None)
         if later_resets:
             await self.up.relay.take_turn_to_end()
             failures += later_resets

@@ -131,9 +131,10 @@ class OpenedStream(Stream):
     def _read(self, buffer: memoryview, *, quietly: bool = False) -> int | None:
         """Read at most one record. Returns 0 at close_notify, None if there is none yet.
 
-        An error is kept, and every later call raises a copy. With `quietly`, this call only keeps
-        it, because the caller still has to return bytes that came before it. (A copy, because an
-        exception refers to the frames that it passed through, and those to this stream.)
+        A copy of an error is kept, and every later call raises another one. With `quietly`, this
+        call only keeps it, because the caller still has to return bytes that came before it. (A
+        copy, because an exception refers to the frames that it passed through, and those to this
+        stream.)
         """
         if self.failure:
             raise copy(self.failure)
@@ -142,13 +143,17 @@ class OpenedStream(Stream):
             count = self._read_record(buffer)
         except (StreamTruncated, OSError) as failure:
             self.failure = copy(failure)
-        ending = self.failure or count
-        if self.on_opening and ending is not None:
-            self.on_opening(ending)
-            self.on_opening = None
-        if self.failure and not quietly:
-            raise copy(self.failure) from None
+            self._note_opening(self.failure)
+            if not quietly:
+                raise
+        if self.on_opening and count is not None:
+            self._note_opening(count)
         return count
+
+    def _note_opening(self, first: int | Exception) -> None:
+        if self.on_opening:
+            self.on_opening(first)
+            self.on_opening = None
 
     def abort(self) -> None:
         self.below.abort()
