@@ -25,11 +25,11 @@ from mitml4.tls.bridge.messages import KeyUpdate, NewSessionTicket
 from mitml4.tls.bridge.records import (
     MAX_CONTENT,
     MAX_EMPTY_RECORDS,
+    MAX_FRAGMENT,
     Messages,
     RecordsIn,
     RecordsOut,
     is_type,
-    max_fragment,
     refuse_header,
 )
 from mitml4.tls.bridge.renegotiation import CHANGE, Renegotiable, Renegotiation
@@ -112,7 +112,7 @@ class Connection:
         self._max_content = records_out.max_content
         self._max_opened = records_in.max_content
         self._is_tls12 = records_in.is_tls12
-        self._max_fragment = max_fragment(is_tls12=self._is_tls12)
+        self._max_fragment = MAX_FRAGMENT[self._is_tls12]
         self._is_client = is_client
         self.due: list[tuple[RecordType, bytes]] = []
         """What is to be sent, with data or without."""

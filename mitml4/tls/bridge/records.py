@@ -17,16 +17,18 @@ from mitml4.protocols.tls.records import MAX_RECORD, RecordType
 __all__ = [
     "MAX_CONTENT",
     "MAX_EMPTY_RECORDS",
+    "MAX_FRAGMENT",
     "Messages",
     "RecordsIn",
     "RecordsOut",
     "is_type",
-    "max_fragment",
     "refuse_header",
 ]
 
 MAX_CONTENT: Final = 1 << 14
 """The most bytes that a record carries (RFC 8446 §5.1)."""
+MAX_FRAGMENT: Final = (MAX_CONTENT + 256, MAX_CONTENT + 2048)
+"""The longest fragment of a protected record: TLS 1.3 (RFC 8446 §5.2), and 1.2 (RFC 5246 §6.2.3)."""
 MAX_EMPTY_RECORDS: Final = 32
 """So many may come in a row, as in BoringSSL and OpenSSL."""
 
@@ -39,11 +41,6 @@ _MAX_MESSAGE: Final = 1 << 17
 """Chains of certificates have up to 64 KiB; OpenSSL accepts 100 KiB."""
 _CONTENT: Final = memoryview(bytearray(MAX_RECORD))
 """What is opened goes here first. Nothing waits between that and its being copied."""
-
-
-def max_fragment(*, is_tls12: bool) -> int:
-    """The longest fragment of a protected record (RFC 8446 §5.2, RFC 5246 §6.2.3)."""
-    return MAX_CONTENT + (2048 if is_tls12 else 256)
 
 
 def is_type(kind: int) -> bool:
@@ -112,16 +109,19 @@ class RecordsIn:
             if kind == RecordType.CHANGE_CIPHER_SPEC and not self.is_tls12:
                 self._drop_change_cipher_spec(record)
             elif opened := self._open(kind, record):
-                self._check_empty(*opened)
+                if opened[1]:
+                    self._empty = 0
+                else:
+                    self._check_empty(opened[0])
                 return opened
         return None
 
     def _next_whole(self) -> bytes | None:
         unread = self._unread
-        if len(unread) < _HEADER:
+        if not unread or (count := len(unread)) < _HEADER:
             return None
         kind, version, length = _HEAD.unpack_from(unread)
-        limit = max_fragment(is_tls12=self.is_tls12) if self.protection else MAX_CONTENT
+        limit = MAX_FRAGMENT[self.is_tls12] if self.protection else MAX_CONTENT
         # RFC 8446 §5.1: the version of plaintext "MUST be ignored for all purposes". What has
         # another major version is not TLS.
         is_protected = self.protection and (self.is_tls12 or kind == RecordType.APPLICATION_DATA)
@@ -129,10 +129,11 @@ class RecordsIn:
             version = version & 0xFF00 | 3
         if version != _TLS_1_2 or length > limit or kind not in _TYPES:
             refuse_header(kind, version, length, limit)
-        if len(unread) < _HEADER + length:
+        end = _HEADER + length
+        if count < end:
             return None
-        record = bytes(unread[: _HEADER + length])
-        del unread[: _HEADER + length]
+        record = bytes(unread[:end])
+        del unread[:end]
         return record
 
     def _drop_change_cipher_spec(self, record: bytes) -> None:
@@ -181,15 +182,12 @@ class RecordsIn:
         if self.early_data_to_skip <= 0:
             raise TlsError(Alert.UNEXPECTED_MESSAGE, "too much early data")
 
-    def _check_empty(self, kind: RecordType, content: bytes) -> None:
-        if content:
-            self._empty = 0
-        elif self.protection and not self.is_tls12 and kind is not RecordType.APPLICATION_DATA:
+    def _check_empty(self, kind: RecordType) -> None:
+        if self.protection and not self.is_tls12 and kind is not RecordType.APPLICATION_DATA:
             # RFC 8446 §5.4: of handshake messages and alerts, "the receiving implementation MUST
             # terminate the connection with an "unexpected_message" alert."
             raise TlsError(Alert.UNEXPECTED_MESSAGE, "an empty TLS record")
-        else:
-            self._count_empty()
+        self._count_empty()
 
     def _count_empty(self) -> None:
         self._empty += 1
@@ -221,12 +219,12 @@ class Messages:
         """The type of the next message, and all of it with its header; None if it is not whole yet.
         Raises TlsError."""
         unread = self._unread
-        if len(unread) < 4:
+        if not unread or (count := len(unread)) < 4:
             return None
-        end = 4 + int.from_bytes(unread[1:4], "big")
+        end = 4 + (unread[1] << 16 | unread[2] << 8 | unread[3])
         if end > 4 + self._limit:
             raise TlsError(Alert.ILLEGAL_PARAMETER, f"a TLS handshake message of {end} bytes")
-        if len(unread) < end:
+        if count < end:
             return None
         message = bytes(unread[:end])
         del unread[:end]

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import struct
+from typing import Final
 
 from mitml4.protocols.tls.alerts import Alert, TlsError
 
 __all__ = ["Fields", "message", "uint16", "vector"]
+
+
+_TOO_SHORT: Final = "has a vector that is too short"
 
 
 class Fields:
@@ -38,8 +42,11 @@ class Fields:
         return self.take(1)[0]
 
     def uint16(self) -> int:
-        high, low = self.take(2)
-        return high << 8 | low
+        at = self.at
+        self.at = end = at + 2
+        if end > self._end:
+            raise self.error("is cut")
+        return self._data[at] << 8 | self._data[at + 1]
 
     def uint24(self) -> int:
         return int.from_bytes(self.take(3), "big")
@@ -49,8 +56,11 @@ class Fields:
 
     def vector(self, width: int, *, least: int = 0) -> bytes:
         """A vector of at least so many bytes, after its length of `width` bytes."""
-        start = self._enter(width, least)
-        return self._data[start : self.at]
+        start = self.at + width
+        self.at = end = start + int.from_bytes(self._data[self.at : start], "big")
+        if end > self._end or end - start < least:
+            raise self.error("is cut" if end > self._end else _TOO_SHORT)
+        return self._data[start:end]
 
     def fields(self, width: int, *, least: int = 0) -> Fields:
         """A vector whose items are to be read."""
@@ -64,7 +74,7 @@ class Fields:
         if self.at > self._end:
             raise self.error("is cut")
         if self.at - start < least:
-            raise self.error("has a vector that is too short")
+            raise self.error(_TOO_SHORT)
         return start
 
     def extensions(self) -> dict[int, tuple[int, int]]:
