@@ -56,12 +56,13 @@ class NotBridged:
 class BridgedHandshake(BridgedServer):
     """Both handshakes of one flow by the bridge."""
 
-    async def run(self, again: Redial | None) -> Intercepted | GivenUp | NotBridged:
-        """`again`: how OpenSSL gets another connection. Raises HandshakeError, OSError."""
+    async def run(self, raw: bytes, again: Redial | None) -> Intercepted | GivenUp | NotBridged:
+        """`raw`: the bytes of the client's hello; `again`: how OpenSSL gets another connection.
+        Raises HandshakeError, OSError."""
         self._again = again
         self.early_tickets = []
         try:
-            self.legs = self._begin()
+            self.legs = self._begin(raw)
         except CannotBridge as reason:
             offers_1_3 = _TLS_1_3 in self.hello.supported_versions
             return NotBridged(str(reason), stays_closed=offers_1_3)
@@ -94,8 +95,7 @@ class BridgedHandshake(BridgedServer):
             server_side.connection.renegotiable = self.legs.renegotiable(digest)
         return self.intercepted(client_side, server_side)
 
-    def _begin(self) -> Legs:
-        hello = self.bridge.up.glance()[: self.hello.wire_length]
+    def _begin(self, hello: bytes) -> Legs:
         return Legs(
             hello,
             parsed=self.hello,

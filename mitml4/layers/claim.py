@@ -50,8 +50,8 @@ async def claimed(bridge: Bridge, context: LayerContext) -> Claim:
 
 
 async def _of_hello(bridge: Bridge, context: LayerContext) -> Claim:
-    hello = await read_hello(bridge)
-    names = tuple(hello.server_names) if hello else ()
+    read = await read_hello(bridge)
+    names = tuple(read[0].server_names) if read else ()
     if not names:
         _refuse("TLS without a name, to an address that is not allowed")
     context.policy.check(*(Target(name, context.port or 0) for name in names))

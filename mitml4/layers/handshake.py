@@ -124,11 +124,13 @@ class Handshake:
         bridge: Bridge,
         context: LayerContext,
         hello: ClientHello,
+        details: TlsDetails,
         visit: Visit,
         speaker: Speaker,
         redial: Redial | None,
     ) -> None:
-        """`hello` is unread in `bridge`. `redial`: how to connect again, where that is possible."""
+        """`hello` is unread in `bridge`; `details`: of it. `redial`: how to connect again, where
+        that is possible."""
         self.tools = tools
         self.bridge = bridge
         self.context = context
@@ -137,7 +139,7 @@ class Handshake:
         self.speaker = speaker
         self.redial = redial
         self.began = trio.current_time()
-        self.details = TlsDetails.of(hello)
+        self.details = details
 
     def framing(self) -> Framing | None:
         """What the messages are carried in, for one stream."""

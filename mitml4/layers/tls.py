@@ -8,6 +8,7 @@ lacks what they speak.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Final, assert_never
@@ -30,7 +31,7 @@ from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Speaker
 from mitml4.protocols.policy import Blocked, Closed, Target, Unreadable
 from mitml4.protocols.tls.certificate import CertificateDetails
-from mitml4.protocols.tls.fingerprints import ja4, kind_of_client
+from mitml4.protocols.tls.fingerprints import kind_of_client
 from mitml4.protocols.tls.hello import ClientHello, parse_client_hello
 from mitml4.protocols.tls.protocol import TlsConversation, TlsDetails
 from mitml4.tasks import first_of
@@ -84,12 +85,13 @@ class InterceptTls:
 
     async def run(self, bridge: Bridge, context: LayerContext, speaker: Speaker) -> Inner | None:
         await bridge.flush()
-        hello = await read_hello(bridge)
-        if hello is None:
+        read = await read_hello(bridge)
+        if read is None:
             if not _is_reversed(bridge):
                 why = "TLS: a ClientHello that cannot be read"
                 context.policy.check(Unreadable(why, context.port))
             return await self._pass_through(bridge, context, speaker, "not openable", None)
+        hello, raw = read
         if self.on_hello:
             self.on_hello(context.depth, hello)
         try:
@@ -111,7 +113,7 @@ class InterceptTls:
             return await self._pass_through(bridge, context, speaker, "not openable", hello)
         if await self._probe(bridge, context, hello, speaker):
             return None
-        return await self._intercept(bridge, context, hello, visit, speaker)
+        return await self._intercept(bridge, context, hello, raw, visit, speaker)
 
     def is_probed(self, hello: ClientHello, context: LayerContext) -> bool:
         """Whether this client meets a probe next."""
@@ -146,21 +148,24 @@ class InterceptTls:
         bridge: Bridge,
         context: LayerContext,
         hello: ClientHello,
+        raw: bytes,
         visit: Visit,
         speaker: Speaker,
     ) -> Inner | None:
         """Do both handshakes, by the bridge if it can, else by OpenSSL."""
         redial = self.redial if context.depth == self.redial.depth else None
         again = self.redial.behind(bridge.prelude) if bridge.prelude else redial
-        parts = context, hello, visit, speaker, redial
+        details = TlsDetails.of(hello)
+        site = EngineSite(visit.site, details.ja4)
+        parts = context, hello, details, visit, speaker, redial
         if not redial and not hello.takes_only_x509:  # what the server shows is known too late
             reason = OTHER_CERTIFICATE
             return await self._pass_through(bridge, context, speaker, reason, hello, visit)
-        may_bridge = again is not None or self._may_bridge_inside(hello, visit)
-        reason = self._not_bridged(bridge, hello, visit, may_bridge)
+        may_bridge = again is not None or self._may_bridge_inside(hello, site)
+        reason = self._not_bridged(bridge, hello, site, may_bridge)
         outcome: Intercepted | GivenUp | NotBridged = NotBridged(reason)
         if not reason:
-            outcome = await BridgedHandshake(self.tools, bridge, *parts).run(again)
+            outcome = await BridgedHandshake(self.tools, bridge, *parts).run(raw, again)
         if isinstance(outcome, NotBridged):
             if outcome.server_side:
                 bridge = self._onto(bridge, outcome.server_side)
@@ -195,18 +200,17 @@ class InterceptTls:
             return OTHER_CERTIFICATE
         return "" if self.tools.contexts.can_offer(hello) else "cipher"
 
-    def _may_bridge_inside(self, hello: ClientHello, visit: Visit) -> bool:
+    def _may_bridge_inside(self, hello: ClientHello, site: EngineSite) -> bool:
         """Whether the bridge surely finishes, where nobody can dial again."""
-        site = EngineSite(visit.site, ja4(hello))
         offers_1_3 = _NEWEST in hello.supported_versions
         memory = self.tools.engine_memory
         return finishes_all(hello) or memory.may_bridge_inside(site, offers_1_3=offers_1_3)
 
     def _not_bridged(
-        self, bridge: Bridge, hello: ClientHello, visit: Visit, may_bridge: bool
+        self, bridge: Bridge, hello: ClientHello, site: EngineSite, may_bridge: bool
     ) -> str:
         """Why OpenSSL does the handshakes from the first byte; empty: it does not."""
-        memory, site = self.tools.engine_memory, EngineSite(visit.site, ja4(hello))
+        memory = self.tools.engine_memory
         if self.tools.engine == "openssl":
             return "as asked"
         if bridge.framing:
@@ -305,21 +309,22 @@ def _is_reversed(bridge: Bridge) -> bool:
         return False
 
 
-async def read_hello(bridge: Bridge) -> ClientHello | None:
-    """The whole ClientHello, none of it consumed.
+async def read_hello(bridge: Bridge) -> tuple[ClientHello, bytes] | None:
+    """The whole ClientHello and its bytes, none of them consumed.
 
     None if it is not one, is not complete in time, or if the server sends something before that.
     """
     data = bridge.up.glance()
-    deadline = trio.current_time() + _HELLO_S
+    deadline = math.inf
     while True:
         bare = bytes(bridge.framing().unwrap(data)) if bridge.framing else data
         try:
             if hello := parse_client_hello(bare):
-                return hello
+                return hello, bare[: hello.wire_length]
         except ProtocolError:
             return None
         looked: bytes | None = None
+        deadline = min(deadline, trio.current_time() + _HELLO_S)
         with trio.move_on_at(deadline):
             looked = await first_of(
                 partial(bridge.up.look, len(data)),

@@ -76,9 +76,10 @@ class Deferred:
         return False
 
     async def _end_tls(self, bridge: Bridge, context: LayerContext) -> bool:
-        hello = await read_hello(bridge)
-        if hello is None or hello.sslv2:
+        read = await read_hello(bridge)
+        if read is None or read[0].sslv2:
             return False
+        hello, _ = read
         self.editing.learn(context.depth, hello)
         tools = self.tls.tools
         visit = tools.passthrough_cache.visit(

@@ -28,7 +28,8 @@ __all__ = [
 MAX_CONTENT: Final = 1 << 14
 """The most bytes that a record carries (RFC 8446 §5.1)."""
 MAX_FRAGMENT: Final = (MAX_CONTENT + 256, MAX_CONTENT + 2048)
-"""The longest fragment of a protected record: TLS 1.3 (RFC 8446 §5.2), and 1.2 (RFC 5246 §6.2.3)."""
+"""The longest fragment of a protected record: of TLS 1.3 (RFC 8446 §5.2), and of TLS 1.2 (RFC 5246
+§6.2.3)."""
 MAX_EMPTY_RECORDS: Final = 32
 """So many may come in a row, as in BoringSSL and OpenSSL."""
 
