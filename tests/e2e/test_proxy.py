@@ -215,3 +215,30 @@ def test_a_browser_that_is_told_of_the_proxy_and_trusts_the_authority_loads_a_pa
     assert flow.stack == ["http-connect", "tls", "http/2"]
     statuses = [each["status"] for each in flow.http if each["type"] == "http.response"]
     assert statuses[:2] == [200, 200]  # the proxy's, and the server's
+
+
+@pytest.mark.usefixtures("nginx")
+def test_a_rule_reaches_no_blocked_server(
+    intercept: Callable[..., Interception],
+    client: Machine,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As in `intercept`."""
+    monkeypatch.delenv("MITML4_PROXY_AUTH", raising=False)
+    rules = tmp_path / "rules.toml"
+    rules.write_text(
+        f'[[rule]]\nmatch = "*/there"\nto = "http://{SERVER_V4}"\n'
+        f'[[rule]]\nmatch = "*/elsewhere"\nto = "http://[{SERVER_V6}]"\n'
+    )
+    intercept(
+        *("--open", "--rules", str(rules), "--block", SERVER_V6),
+        command=("proxy",),
+        scope=("--listen", f"{ROUTER_LAN_V4}:8081"),
+    )
+    for path, is_reached in (("there", True), ("elsewhere", False)):
+        outcome = client.run(
+            *("curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", ""),
+            *("-x", f"http://{ROUTER_LAN_V4}:8081", f"http://{SERVER_V4}/{path}"),
+        )
+        assert (outcome.text == "404") == is_reached, (path, outcome)

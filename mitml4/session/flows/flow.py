@@ -10,18 +10,15 @@ from __future__ import annotations
 import errno
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from copy import copy
 from dataclasses import replace
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 
 import trio
 
-from mitml4.address import CA_PAGE, Address
-from mitml4.dataclass import dataclass
-from mitml4.edit.messages import Server
+from mitml4.address import CA_PAGE
 from mitml4.engine.plaintext import Plaintext, PlaintextMoved
 from mitml4.events import CloseReason, now
 from mitml4.layers.bridge import Bridge
@@ -29,17 +26,14 @@ from mitml4.layers.ca_page import AnswerByPages, Pages
 from mitml4.layers.choice import LayerChoice
 from mitml4.layers.claim import claimed
 from mitml4.layers.editing.deferred import Deferred
-from mitml4.layers.editing.elsewhere import connect_tls
 from mitml4.layers.editing.flow import FlowEditing
 from mitml4.layers.lane import BrokenTlsError
 from mitml4.layers.layer import HandshakeError, Inner
 from mitml4.layers.proxy.onward import Opened
-from mitml4.layers.proxy.refusal import Refused
 from mitml4.layers.proxy.server import ProxyServer
 from mitml4.layers.redial import Redial
 from mitml4.layers.report import Report, Side
 from mitml4.model import flow as model
-from mitml4.net.dial import EXHAUSTED
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.memory import memory_pair
 from mitml4.net.stream import Stream, Transport
@@ -54,38 +48,19 @@ from mitml4.protocols.policy import (
     Target,
     Unreadable,
 )
-from mitml4.session.flows.elsewhere import Elsewhere
+from mitml4.session.flows.dialled import FlowServers, NotConnected, kind_of, reason_of
 from mitml4.session.flows.proxied import Asking, ProxyServices
-from mitml4.session.flows.reaching import (
-    CONNECT_S,
-    addresses_of,
-    first_connected,
-    is_elsewhere,
-)
 from mitml4.session.flows.services import Services
 from mitml4.sinks.updates import BytesMoved
 from mitml4.tasks import first_of
 
 __all__ = ["Flow"]
 
-Loss = Literal["refused", "reset", "timeout", "internal"]
-
 _DRAIN_BEFORE_RESET_S: Final = 2.0
 _PROXY_HOLD_S: Final = 120.0
 """What a client sends behind a request for a tunnel is held back until the proxy has answered."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class NotConnected:
-    """There is no connection to the server."""
-
-    reason: CloseReason
-    error: OSError | None
-    """The error that the client gets; None: a reset."""
-    had_accepted: bool = False
-    """The server accepted it and reset it at once: the client gets the same."""
 
 
 class Flow:
@@ -106,7 +81,7 @@ class Flow:
         self._process = process
         self.report = Report(number, services.publish, services.wants)
         names = services.names_of(connection.destination)
-        self._name = name = names[0] if names else None
+        name = names[0] if names else None
         destination = Target(connection.destination.ip, connection.destination.port)
         called = [Target(each, destination.port) for each in names]
         self.context = LayerContext(
@@ -123,15 +98,12 @@ class Flow:
             on_announced=partial(_announce, services, connection),
         )
         self.opened_at = services.clock()
-        self._again: Callable[[], Awaitable[Stream]] | None = None
-        """How to connect to the server that the client has asked us for, as its proxy."""
+        self._servers = FlowServers(connection, services, self.report, name)
         self._tunnel: Callable[[], Opened] | None = None
         """Gives the tunnel that the client has asked for, where mitml4 is its proxy."""
         self._client_side: Transport | None = None
         self._server_side: Stream | None = None
-        self._dialled: list[Stream] = []
-        """The connections to servers, of which the last that was adopted is the server's side. All
-        are closed with the flow, also when the task that dialled was cancelled."""
+        """One of the connections to servers, or what stands for one."""
         self._refusal: OSError | None = None
         """Why the server's side did not take it."""
         self._until_reset = trio.CancelScope()
@@ -181,7 +153,7 @@ class Flow:
         finally:
             if self._client_side is None:
                 self.connection.refuse(self._refusal)
-            for stream in (self._client_side, *self._dialled):
+            for stream in (self._client_side, *self._servers.connections):
                 if stream:
                     stream.abort() if reason in ("shutdown", "reset") else stream.close()
             self.context.shown.close()
@@ -205,7 +177,7 @@ class Flow:
             await self._check_destination()
             if await self._carry_without_server():
                 return "closed"
-            server_side = await self._connect()
+            server_side = await self._servers.connect()
             if isinstance(server_side, NotConnected):
                 return await self._refuse(server_side)
             self._server_side = server_side
@@ -249,22 +221,7 @@ class Flow:
                 why = f"{policy.known[0]} is not known to be {host}"
                 raise Blocked(NOT_ALLOWED, Closed(why))
         self.context = replace(self.context, policy=policy)
-        self._name = claim.hosts[0]
-
-    async def _connect(self, name: str | None = None) -> Stream | NotConnected:
-        """`name` is the server's, where a layer has learned it."""
-        try:
-            with trio.move_on_after(CONNECT_S):
-                return await self._dial(name)
-            self.report.error("server", "connect", "timeout", "no answer")
-            return NotConnected("timeout", TimeoutError())
-        except (ConnectionResetError, BrokenPipeError):
-            return NotConnected("reset", None, had_accepted=True)
-        except OSError as error:
-            kind = _kind_of(error, "refused")
-            self.report.error("server", "connect", kind, _reason(error))
-            # An exception refers to the frames that it passed through, so a copy is kept.
-            return NotConnected("error" if kind == "internal" else kind, copy(error))
+        self._servers.name = claim.hosts[0]
 
     async def _refuse(self, refused: NotConnected) -> CloseReason:
         """Give the client the answer that the server gave."""
@@ -274,19 +231,6 @@ class Flow:
             self._client_side = await self.connection.accept()
         self._refusal = refused.error
         return refused.reason
-
-    async def _dial(self, name: str | None = None) -> Stream:
-        if self.services.proxy:
-            if self._again is None:  # the destination of the connection is ourselves
-                raise OSError(errno.EHOSTUNREACH, "no server was asked for")
-            return await self._again()
-        return self._keep(await self.services.connect(self.connection, name or self._name))
-
-    def _keep(self, stream: Stream) -> Stream:
-        """See that it is closed with the flow. A client may ask for any number of servers."""
-        self._dialled = [each for each in self._dialled if not each.transport.is_closed]
-        self._dialled.append(stream)
-        return stream
 
     def _adopt(self, server_side: Stream) -> None:
         self._server_side = server_side
@@ -318,7 +262,7 @@ class Flow:
             tls=self.services.tls,
             client=self.connection.client.ip,
             process=self._process,
-            redial=Redial(self._dial, self._adopt, depth=1 if self._tunnel else 0),
+            redial=Redial(self._servers.dial, self._adopt, depth=1 if self._tunnel else 0),
             unseen=self.services.unseen,
             editing=self._editing,
             tunnel=self._tunnel,
@@ -347,8 +291,8 @@ class Flow:
             client=self.connection.client,
             services=proxy,
             decide=self.services.policy,
-            connect=self._connect_asked,
-            connect_by_name=self._connect_by_name,
+            connect=self._servers.connect_asked,
+            connect_by_name=self._servers.connect_by_name,
             pages=self.services.ca_page,
             report=self.report,
         )
@@ -357,9 +301,9 @@ class Flow:
         def take_tunnel() -> Opened:
             stream, sent = server.take_tunnel()
             self._server_side = stream
-            self._again = asking.again
-            if self._again is None:
-                self._keep(stream)  # the pages'
+            self._servers.again = asking.again
+            if asking.again is None:
+                self._servers.keep(stream)  # the pages'
             return Opened(stream, sent, asking.policy or policy, hold_s)
 
         async def serve() -> None:
@@ -376,21 +320,6 @@ class Flow:
                 raise
             self._abort()  # the client has left with the answer
         return asking.reason
-
-    async def _connect_asked(self, address: Address, name: str | None) -> Stream:
-        """Connect to a host that a client of the proxy has named. What was decided of its address
-        must not depend on what another proxy finds for the name."""
-        by_address = is_elsewhere(self.connection.client)
-        return await self._connect_to(Elsewhere(self.connection, address, by_address), name)
-
-    async def _connect_to(self, server: Elsewhere, name: str | None) -> Stream:
-        return self._keep(await self.services.connect(server, name))
-
-    async def _connect_by_name(self, target: Target) -> Stream | None:
-        if self.services.connect_by_name is None:
-            return None
-        stream = await self.services.connect_by_name(self.connection, target)
-        return self._keep(stream) if stream else None
 
     # Editing
 
@@ -414,7 +343,7 @@ class Flow:
                 interface=connection.interface,
             ),
             report=self.report,
-            connect=self._connect_elsewhere,
+            connect=self._servers.connect_for_rule,
             guards=self.context.policy.is_default_deny,
         )
         return editing if editing.guards or editing.may_match(self.context) else None
@@ -444,29 +373,11 @@ class Flow:
 
     async def _dial_late(self, name: str | None) -> Stream:
         """Connect to the server for a client that was accepted already."""
-        server_side = await self._connect(name)
+        server_side = await self._servers.connect(name)
         if isinstance(server_side, NotConnected):
             raise server_side.error or ConnectionResetError(errno.ECONNRESET, "reset")
         self._server_side = server_side
         return server_side
-
-    async def _connect_elsewhere(self, server: Server) -> Stream:
-        """Connect to a server that a rule names. Raises OSError."""
-        target = Target(server.host, server.port)
-        if self.context.policy.blocks(target):
-            raise OSError(errno.EACCES, "blocked")
-        try:
-            addresses = await addresses_of(target)
-        except Refused as refused:
-            raise OSError(errno.EHOSTUNREACH, str(refused)) from None
-
-        async def connect(address: Address) -> Stream:
-            return await self._connect_to(Elsewhere(self.connection, address), server.host)
-
-        stream, _ = await first_connected(addresses, connect)
-        if server.scheme == "https":
-            return await connect_tls(self.services.tls, stream, server.host, (b"http/1.1",))
-        return stream
 
     def _abort(self) -> None:
         for stream in (self._client_side, self._server_side):
@@ -475,13 +386,13 @@ class Flow:
 
     async def _broken(self, error: OSError) -> CloseReason:
         """A side was lost: the other one gets what was on its way, then a reset."""
-        kind = _kind_of(error, "reset")
+        kind = kind_of(error, "reset")
         if kind == "reset" and not isinstance(error, BrokenTlsError):
             self.report.reset(self._side_lost())
         if isinstance(error, BrokenTlsError):
             self.report.error("server", "relay", "protocol", f"TLS: {error}")
         elif not isinstance(error, ConnectionError):
-            self.report.error(self._side_lost(), "relay", kind, _reason(error))
+            self.report.error(self._side_lost(), "relay", kind, reason_of(error))
         sides = [side.transport for side in (self._client_side, self._server_side) if side]
         if any(side.is_delivering for side in sides):
             with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
@@ -494,16 +405,6 @@ class Flow:
 
     def _side_lost(self) -> Side:
         return "client" if self._client_side and self._client_side.is_gone else "server"
-
-
-def _kind_of(error: OSError, usual: Loss) -> Loss:
-    if error.errno in EXHAUSTED:
-        return "internal"
-    return "timeout" if isinstance(error, TimeoutError) else usual
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error)
 
 
 def _announce(
