@@ -155,8 +155,7 @@ class Lane:
 
     def are_last(self, fresh: bytes) -> bool:
         """Whether the source is known to end behind these, which have not moved."""
-        count = len(self.due) + len(fresh)
-        return self.source.has_last and len(self.source.peek_nowait(count + 1)) == count
+        return self.source.ends_behind(len(self.due) + len(fresh))
 
     def claim_last(self, data: bytes) -> None:
         """Claim these, behind which the source ends. They leave with the end."""

@@ -72,7 +72,7 @@ class Stream:
     below: Stream | None = None
     """The stream that carries this one; None for a transport."""
     has_last: bool = False
-    """Whether its own end is known to come behind the unread bytes."""
+    """Whether its own end is known; `ends_behind` tells where it is."""
     can_interrupt: bool = False
     """Whether `wait_receivable` waits once at most, and `interrupt` ends that."""
 
@@ -92,6 +92,10 @@ class Stream:
     def peek_available(self, limit: int) -> bytes | None:
         """The available unread bytes, at most `limit`; None if there are none yet, empty at the end
         of the stream. Raises UrgentAhead if urgent data comes first."""
+
+    def ends_behind(self, count: int) -> bool:
+        """Whether it is known that nothing but its own end comes behind the next `count` bytes."""
+        return False
 
     @abstractmethod
     def discard(self, count: int) -> None:
@@ -177,7 +181,9 @@ class Stream:
     def receive_urgent(self, buffer: memoryview) -> int | None:
         """Read the next byte if it is urgent, where that means nothing, as in TLS: what
         `receive_nowait` stops at, and nothing waits for. None: it is not."""
-        byte = self.peek_urgent() if urgent.has_come else b""
+        if not urgent.has_come:
+            return None
+        byte = self.peek_urgent()
         buffer[: len(byte)] = byte
         self.discard(len(byte))
         return len(byte) or None

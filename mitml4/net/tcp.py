@@ -256,7 +256,7 @@ class TcpStream(Transport):
         self, call: Callable[[], None], *, for_end: bool = False, for_data: bool = False
     ) -> AbstractContextManager[None]:
         events = (resets.ENDED if for_end else 0) | (resets.READABLE if for_data else 0)
-        return resets.Watched(self.fileno(), call, events)
+        return resets.Watched(self.socket.fileno(), call, events)
 
     @property
     def is_closed(self) -> bool:

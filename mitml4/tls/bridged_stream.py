@@ -59,6 +59,9 @@ class BridgedStream(OpenedStream):
 
     # Receiving
 
+    def ends_behind(self, count: int) -> bool:
+        return self.has_last and len(self._ahead) == count
+
     def _read_ahead(self, limit: int) -> int | None:
         buffer = _buffers.pop() if _buffers else _new_buffer()
         try:
@@ -259,15 +262,20 @@ class BridgedStream(OpenedStream):
     async def send_last(
         self, data: memoryview, *, ends_below: bool = False, fed_by: Transport | None = None
     ) -> None:
-        if not 0 < len(data) <= MAX_CONTENT or self._is_anything_in_way:
+        connection = self.connection
+        is_in_way = self._is_sending or self._is_cut or connection.is_shut
+        if is_in_way or connection.is_renegotiating or not 0 < len(data) <= MAX_CONTENT:
             await super().send_last(data, ends_below=ends_below, fed_by=fed_by)
             return
         self._is_sending = True
         try:
+            due = self._unsent + connection.seal_due()
+            self._unsent, self._waits_for_data = b"", False
             taken, records = self._sealed(data)
+            records = due + records
             if is_whole := taken == len(data):
-                self.connection.close()
-                records += self.connection.seal_due()
+                connection.close()
+                records += connection.seal_due()
             send = self.below.send_last if is_whole and ends_below else self.below.send_all
             await send(memoryview(records), fed_by=fed_by)
         except BaseException:

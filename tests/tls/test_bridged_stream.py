@@ -247,15 +247,18 @@ async def test_an_end_of_ours_is_sent_once_and_data_behind_it_is_refused(ends: E
 
 
 async def test_an_end_goes_in_one_piece_with_the_data_before_it(ends: Ends) -> None:
-    """And the end below too, where that is asked for."""
+    """So do messages that are due, and the end below, where that is asked for."""
+    ticket = (RecordType.HANDSHAKE, b"\4\0\0\1t")
     for ends_below in (False, True):
         for size in (4, 100, 20_000):  # a record, some, and more than are sealed at once
             ends = Ends()
             ends.stream.connection._max_content = 64
+            ends.stream.connection.queue(ticket[1])
             data, pieces = os.urandom(size), list[bytes]()
             note_sent(cast(MemoryStream, ends.stream.below), pieces)
             await ends.stream.send_last(memoryview(data), ends_below=ends_below)
-            *records, last = ends.far.read(b"".join(pieces))
+            first, *records, last = ends.far.read(b"".join(pieces))
+            assert first == ticket
             assert b"".join(content for _, content in records) == data
             assert last == (RecordType.ALERT, b"\1\0")
             assert len(pieces) == 1 or size > 2000
