@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM, AESGCM, ChaCha20Poly1305
 
 from mitml4.crypto.schedule import prf, record_keys, updated
-from mitml4.crypto.suites import CbcSuite, Suite
+from mitml4.crypto.suites import SECRET_BYTES, TAG_BYTES, CbcSuite, Suite
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.tls.alerts import Alert, TlsError
@@ -39,6 +39,7 @@ __all__ = [
 _HEADER: Final = 5
 """Bytes of a record's header: type, version, length."""
 _NONCE: Final = 12
+_BYTES: Final = tuple(bytes([value]) for value in range(256))
 _BLOCK: Final = 16  # AES
 
 
@@ -130,7 +131,7 @@ def _aead(suite: Suite, key: bytes) -> _Aead:
         case "CHACHA20":
             return ChaCha20Poly1305(key)
         case _:
-            return AESCCM(key, tag_length=suite.tag_bytes)
+            return AESCCM(key, tag_length=TAG_BYTES[suite.mode])
 
 
 # TLS 1.3
@@ -138,7 +139,7 @@ def _aead(suite: Suite, key: bytes) -> _Aead:
 
 def protection_1_3(suite: Suite, secret: bytes) -> Protection13:
     """From a traffic secret. Raises ProtocolError for one that is not the suite's."""
-    if len(secret) != suite.secret_bytes:
+    if len(secret) != SECRET_BYTES[suite.hash]:
         raise ProtocolError(f"a secret of {len(secret)} bytes does not fit the cipher suite")
     return Protection13(suite, secret)
 
@@ -156,7 +157,7 @@ class Protection13(Protection):
         key, iv = record_keys(suite.hash, secret, suite.key_bytes, _NONCE)
         self._aead = _aead(suite, key)
         self._iv = int.from_bytes(iv, "big")
-        self._frame = _HEADER + suite.tag_bytes
+        self._frame = _HEADER + TAG_BYTES[suite.mode]
         self.overhead = self._frame + 1
 
     def updated(self) -> Protection13:
@@ -187,7 +188,7 @@ class Protection13(Protection):
         header = b"\x17\x03\x03" + (end - _HEADER).to_bytes(2, "big")
         into[:_HEADER] = header
         nonce = (self._iv ^ self.sequence).to_bytes(_NONCE, "big")
-        inner = b"".join((content, kind.to_bytes(1, "big")))
+        inner = b"".join((content, _BYTES[kind]))
         self._aead.encrypt_into(nonce, inner, header, into[_HEADER:end])
         self.sequence += 1
         return end
@@ -250,7 +251,7 @@ class _Aead12(Protection):
         super().__init__()
         self._aead = _aead(suite, key)
         self._salt = salt
-        self.overhead = self._EXPLICIT + suite.tag_bytes
+        self.overhead = self._EXPLICIT + TAG_BYTES[suite.mode]
 
     def open_into(self, record: memoryview, into: memoryview) -> tuple[int, int]:
         length = len(record) - self.overhead
@@ -286,7 +287,7 @@ class _ChaCha12(Protection):
         super().__init__()
         self._aead = _aead(suite, key)
         self._iv = int.from_bytes(iv, "big")
-        self.overhead = _HEADER + suite.tag_bytes
+        self.overhead = _HEADER + TAG_BYTES[suite.mode]
 
     def open_into(self, record: memoryview, into: memoryview) -> tuple[int, int]:
         length = len(record) - self.overhead

@@ -13,7 +13,7 @@ from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.names import cipher_name
 from mitml4.regex import regex
 
-__all__ = ["CbcSuite", "Mode", "Suite", "cbc_suite_of", "suite_of"]
+__all__ = ["SECRET_BYTES", "TAG_BYTES", "CbcSuite", "Mode", "Suite", "cbc_suite_of", "suite_of"]
 
 Mode: TypeAlias = Literal["GCM", "CCM", "CCM8", "CHACHA20"]
 
@@ -27,16 +27,6 @@ class Suite:
     hash: str
     """Of HKDF or the PRF, as hashlib names it."""
 
-    @property
-    def secret_bytes(self) -> int:
-        """The length of the hash, and so of TLS 1.3's secrets."""
-        return _HASH_BYTES[self.hash]
-
-    @property
-    def tag_bytes(self) -> int:
-        """The length of the tag that authenticates a record."""
-        return _TAG_BYTES[self.mode]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CbcSuite:
@@ -49,8 +39,10 @@ class CbcSuite:
     """Of the HMAC."""
 
 
-_TAG_BYTES: Final[dict[Mode, int]] = {"GCM": 16, "CCM": 16, "CCM8": 8, "CHACHA20": 16}
-_HASH_BYTES: Final = {"sha256": 32, "sha384": 48}
+TAG_BYTES: Final[dict[Mode, int]] = {"GCM": 16, "CCM": 16, "CCM8": 8, "CHACHA20": 16}
+"""The length of the tag that authenticates a record."""
+SECRET_BYTES: Final = {"sha256": 32, "sha384": 48}
+"""The length of each hash, and so of TLS 1.3's secrets."""
 _TLS_1_3: Final = {  # RFC 8446 §B.4
     0x1301: Suite(mode="GCM", key_bytes=16, hash="sha256"),
     0x1302: Suite(mode="GCM", key_bytes=32, hash="sha384"),

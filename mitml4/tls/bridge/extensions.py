@@ -250,6 +250,9 @@ def read_uint16s(body: bytes) -> tuple[int, ...]:
 
 
 def read_key_share(body: bytes) -> tuple[int, bytes]:
+    length = len(body)
+    if length > 4 and length == 4 + (body[2] << 8 | body[3]):
+        return body[0] << 8 | body[1], body[4:]
     fields = Fields(body, "key_share")
     group = fields.uint16()
     key = fields.vector(2, least=1)

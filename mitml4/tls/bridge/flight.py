@@ -22,6 +22,7 @@ __all__ = [
     "Shown",
 ]
 
+_TLS_1_3: Final = 0x0304
 SETTINGS: Final = (Extension.APPLICATION_SETTINGS, Extension.APPLICATION_SETTINGS_OLD)
 """The code points of application settings (ALPS)."""
 
@@ -75,7 +76,7 @@ class Flight:
 
     @property
     def version(self) -> int:
-        return self.hello.selected_version
+        return self.hello.selected_version if self.older else _TLS_1_3
 
     @property
     def settings(self) -> int | None:

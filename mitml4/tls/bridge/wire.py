@@ -137,5 +137,6 @@ def vector(width: int, *content: bytes) -> bytes:
 def message(kind: int, *fields: bytes) -> bytes:
     """A whole handshake message: type, length and body (RFC 8446 §4)."""
     body = b"".join(fields)
-    assert len(body) < 1 << 24
-    return (kind << 24 | len(body)).to_bytes(4, "big") + body
+    length = len(body)
+    assert length < 1 << 24
+    return (kind << 24 | length).to_bytes(4, "big") + body
