@@ -24,7 +24,7 @@ from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.wire_text import MAX_ITEMS, MAX_TEXT, bounded, shorten, text
 from mitml4.regex import regex
 
-__all__ = ["encode", "renumbered", "to_json", "to_line", "with_name", "with_number"]
+__all__ = ["encode", "numbering", "renumbered", "to_json", "to_line", "with_name"]
 
 
 def encode(event: Event, *, headers: bool = True) -> str:
@@ -51,9 +51,10 @@ def renumbered(lines: bytes, by: int) -> bytes:
     return _FLOW.sub(lambda found: b"%s%d" % (found[1], int(found[2]) + by), lines)
 
 
-def with_number(lines: bytes, before: int, after: int) -> bytes:
-    """Lines of events of one flow, with another number. In a text, quotes have a backslash."""
-    return lines.replace(_NUMBER % before, _NUMBER % after)
+def numbering(before: int, after: int) -> tuple[bytes, bytes]:
+    """What to replace in lines of events of a flow, and by what, to give it another number. Texts
+    do not contain it, since their quotes have a backslash."""
+    return _NUMBER % before, _NUMBER % after
 
 
 def with_name(line: bytes, before: str | None, after: str | None) -> bytes:

@@ -18,17 +18,16 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from functools import partial
 from heapq import merge
-from itertools import count
+from itertools import count, islice
 from multiprocessing.connection import Connection, wait
-from operator import itemgetter
 from typing import Any, Final, Self, TypeAlias
 
 from mitml4.capture.known import Known
 from mitml4.capture.packet import Packet
 from mitml4.capture.sharing import NAMED_LATER, Order, Part
 from mitml4.dataclass import dataclass
-from mitml4.encoding import with_name, with_number
-from mitml4.events import FlowClose, FlowOpen
+from mitml4.encoding import numbering, with_name
+from mitml4.events import FlowClose, FlowOpen, LayerEvent
 from mitml4.protocols.datagram import Resolved
 from mitml4.session.detect import CaptureOutcome, CaptureSession
 from mitml4.session.reader_process import ReaderProcess
@@ -47,6 +46,7 @@ _CLOSED: Final = 1
 _MAX_AHEAD: Final = 32 << 20
 """Bytes of messages of a process that wait for those of others."""
 _BATCH_BYTES: Final = 1 << 18
+_BATCH_LINES: Final = 256
 _BARE: Final = 200
 """The bytes of a message besides its line."""
 _POLL_INTERVAL_S: Final = 0.2
@@ -70,21 +70,22 @@ def tell_part(
     """Follow the flows of a part, and send what is told of them. Raises CaptureError, as
     `CaptureSession.read`, and DependentError."""
     headers = session.shown.headers
-    publish = session.hub.publish
+    count = session.hub.totals.publish
     messages: list[Message] = []
     size = 0
     try:
         for event in session.events(packets, share=part):
             if part.depends_from:
                 break
-            publish(event)
             if part.names:
                 messages += _names(part, part.order)
             more: Any = None
-            if type(event) is FlowOpen:
-                more = event.client.ip, event.destination.ip
-            elif type(event) is FlowClose:
-                more = _CLOSED
+            if type(event) is not LayerEvent:
+                count(event)
+                if type(event) is FlowOpen:
+                    more = event.client.ip, event.destination.ip
+                elif type(event) is FlowClose:
+                    more = _CLOSED
             line = line_of(event, headers=headers)
             messages.append((part.order, event.flow, line, more))
             size += _BARE + len(line)
@@ -115,19 +116,20 @@ def _names(part: Part, until: Order) -> Iterator[Message]:
 def put_together(streams: Iterable[Iterable[Message]]) -> Iterator[bytes]:
     """The lines of all parts, in their order; the flows are numbered from 1."""
     known = Known()
-    numbers: dict[int, int] = {}
+    numbers: dict[int, tuple[bytes, bytes]] = {}
     flows = count(1)
-    for _, flow, line, more in merge(*streams, key=itemgetter(0)):
-        if not flow:
+    for _, flow, line, more in merge(*streams):  # two streams never tell anything at the same place
+        if more is None:
+            yield line.replace(*numbers[flow])
+        elif more == _CLOSED:
+            yield line.replace(*numbers.pop(flow))
+        elif flow:
+            numbers[flow] = numbering(flow, next(flows))
+            named = with_name(line, NAMED_LATER, known.name_of(*more))
+            yield named.replace(*numbers[flow])
+        else:
             client, *resolved = more
             known.add_name(client, Resolved(*resolved))
-            continue
-        if isinstance(more, tuple):
-            numbers[flow] = next(flows)
-            line = with_name(line, NAMED_LATER, known.name_of(*more))
-        yield with_number(line, flow, numbers[flow])
-        if more == _CLOSED:
-            del numbers[flow]
 
 
 @dataclass(slots=True, eq=False)
@@ -135,19 +137,25 @@ class _Stream:
     """What comes from one process."""
 
     reader: ReaderProcess
-    messages: deque[Message] = field(default_factory=deque)
+    batches: deque[tuple[list[Message], int]] = field(default_factory=deque)
+    """Messages that came together, and how many bytes they take."""
     size: int = 0
-    """Of these messages, in bytes."""
+    """Of all batches, in bytes."""
     outcome: CaptureOutcome | DependentError | None = None
 
-    def add(self, messages: list[Message]) -> None:
-        self.messages += messages
-        self.size += sum(_BARE + len(line) for _, _, line, _ in messages)
+    def add(self, data: bytes) -> None:
+        messages = marshal.loads(data)
+        size = len(data) + _BARE * len(messages)
+        self.batches.append((messages, size))
+        self.size += size
 
-    def pop(self) -> Message:
-        message = self.messages.popleft()
-        self.size -= _BARE + len(message[2])
-        return message
+    def taken(self) -> Iterator[Message]:
+        """The messages that are there. A batch counts until all of it is taken."""
+        while self.batches:
+            messages, size = self.batches[0]
+            yield from messages
+            self.batches.popleft()
+            self.size -= size
 
 
 class CaptureShares:
@@ -202,33 +210,15 @@ class CaptureShares:
 
     def lines(self) -> Iterator[bytes]:
         """Some whole lines at a time; their flows are numbered from 1. Raises DependentError where
-        one process has to go on."""
-        some: list[bytes] = []
-        size = 0
-        failure: DependentError | None = None
-        try:
-            for line in put_together(map(self._messages_of, self._streams)):
-                some.append(line)
-                size += len(line)
-                if size >= _BATCH_BYTES:
-                    yield self._tell(some)
-                    some, size = [], 0
-        except DependentError as error:
-            failure = error
-        if some:
-            yield self._tell(some)
-        if failure:
-            raise failure
-
-    def _tell(self, some: list[bytes]) -> bytes:
-        lines = b"".join(some)
-        self.told += lines.count(b"\n")
-        return lines
+        one process has to go on: behind those that are `told`."""
+        lines = put_together(map(self._messages_of, self._streams))
+        while some := [*islice(lines, _BATCH_LINES)]:
+            self.told += len(some)
+            yield b"".join(some)
 
     def _messages_of(self, stream: _Stream) -> Iterator[Message]:
         while True:
-            while stream.messages:
-                yield stream.pop()
+            yield from stream.taken()
             if isinstance(stream.outcome, DependentError):
                 raise stream.outcome
             if stream.outcome:
@@ -254,7 +244,7 @@ class CaptureShares:
                 stream.outcome = DependentError()
                 continue
             if isinstance(message, bytes):
-                stream.add(marshal.loads(message))
+                stream.add(message)
             elif isinstance(message, int):
                 self._on_progress(message)
             elif isinstance(message, CaptureOutcome | DependentError):

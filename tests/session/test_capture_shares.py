@@ -274,10 +274,10 @@ def test_little_waits_for_other_processes(busy: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(capture_shares, "_MAX_AHEAD", most)
     add = capture_shares._Stream.add
 
-    def added(stream: Any, messages: list[Message]) -> None:
+    def added(stream: Any, data: bytes) -> None:
         nonlocal longest
         assert stream.size < most
-        add(stream, messages)
+        add(stream, data)
         longest = max(longest, stream.size)
 
     monkeypatch.setattr(capture_shares._Stream, "add", added)

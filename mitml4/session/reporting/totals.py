@@ -73,12 +73,6 @@ class Totals:
         match event:
             case FlowOpen():
                 self.flows += 1
-            case ConnectionRefused():
-                self.refused += 1
-            case QuicBlocked():
-                self.quic_blocked = event.count
-            case ClientProbe():
-                self._add_probe(event)
             case FlowLayer(action="intercepted"):
                 self.opened += 1
             case FlowLayer(action="passthrough"):
@@ -97,6 +91,12 @@ class Totals:
                 self.bytes_down += event.bytes_down
                 self.undetected += event.stack[-1:] == ("unknown",)
                 _count(self.stacks, " › ".join(event.stack))
+            case ConnectionRefused():
+                self.refused += 1
+            case QuicBlocked():
+                self.quic_blocked = event.count
+            case ClientProbe():
+                self._add_probe(event)
 
     def add_captured(self, other: Totals) -> None:
         """Add what another process has counted of a capture."""
