@@ -46,8 +46,9 @@ class FlowListener(Protocol):
     def close(self, flow: Flow, reason: CloseReason) -> None:
         """Nothing more will be told of the flow."""
 
-    def unseen(self, direction: Direction) -> int:
-        """How many of the next bytes it need not see (ALL: all); asked after each call."""
+    def unseen(self) -> tuple[int, int]:
+        """How many of the next bytes it need not see (ALL: all), of the client's and of the
+        server's; asked after each call."""
 
     def give_up(self, time_s: float) -> None:
         """Keep no bytes any more."""

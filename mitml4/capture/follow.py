@@ -216,8 +216,9 @@ class _Follower:
         self.now_s = time_s
         (self._first or self._begin()).give_up()
 
-    def unseen(self, direction: Direction) -> int:
-        return self._first.unseen(direction) if self._first else 0
+    def unseen(self) -> tuple[int, int]:
+        first = self._first
+        return (first.unseen(Direction.UP), first.unseen(Direction.DOWN)) if first else (0, 0)
 
     def over(self) -> None:
         if self._first and self._first.over:

@@ -281,12 +281,15 @@ class Reassembler:
 
     def _ask(self, flow: Flow, time_s: float) -> None:
         """The listener was told something: what does it want now, and what does it keep?"""
-        unseen = flow.listener.unseen
-        for half in (flow.up, flow.down):
-            if half.told != half.position:
-                self._report(half, time_s)
-            half.wanted = half.position + unseen(half.direction)
-        if flow.listener.kept_bytes or flow.number in self._keeping:
+        listener, up, down = flow.listener, flow.up, flow.down
+        if up.told != up.position:
+            self._report(up, time_s)
+        if down.told != down.position:
+            self._report(down, time_s)
+        unseen_up, unseen_down = listener.unseen()
+        up.wanted = up.position + unseen_up
+        down.wanted = down.position + unseen_down
+        if listener.kept_bytes or flow.number in self._keeping:
             self._account(flow)
 
     def _account(self, flow: Flow) -> None:

@@ -332,7 +332,8 @@ class Interpreter:
     def _direct(self, decision: Decision) -> None:
         """The directives have changed."""
         self._target = decision.target or self.context.target
-        for side, directive in ((self._up, decision.up), (self._down, decision.down)):
+        up, down = self._up, self._down
+        for side, directive, other in ((up, decision.up, down), (down, decision.down, up)):
             if side.directive is directive or side.is_released or side.state in NO_MORE:
                 continue
             side.directive = directive
@@ -342,9 +343,9 @@ class Interpreter:
                 side.state = STATES[directive]
             side.tried = 0
             side.is_stale = True
-            if self._other(side).state in NO_MORE:
+            if other.state in NO_MORE:
                 self._release_waiting(side)
-        if self._up.state is State.SWITCH and self._down.state is State.SWITCH:
+        if up.state is State.SWITCH and down.state is State.SWITCH:
             self.announce()
             if self._recorder:
                 self._recorder.discard()

@@ -75,8 +75,8 @@ class Recorder:
     def end(self, direction: Direction, time_s: float) -> None:
         self.log.append(("end", direction))
 
-    def unseen(self, direction: Direction) -> int:
-        return self.grants[direction]
+    def unseen(self) -> tuple[int, int]:
+        return self.grants[UP], self.grants[DOWN]
 
     def give_up(self, time_s: float) -> None:
         self.kept_bytes = 0

@@ -64,8 +64,8 @@ class _ClientStream:
     def close(self, flow: Flow, reason: CloseReason) -> None:
         self._found.extend(hellos_in(bytes(self._stream)))
 
-    def unseen(self, direction: Direction) -> int:
-        return ALL if direction is Direction.DOWN or len(self._stream) >= MAX_STREAM else 0
+    def unseen(self) -> tuple[int, int]:
+        return ALL if len(self._stream) >= MAX_STREAM else 0, ALL
 
     def give_up(self, time_s: float) -> None:
         pass
