@@ -145,9 +145,13 @@ class DatagramProtocol:
 
 
 def _fit(up: Rule, down: Rule, exchange: Exchange) -> bool:
-    return all(fits(up, each) for each in exchange.up) and all(
-        fits(down, each) for each in exchange.down
-    )
+    for each in exchange.up:
+        if not fits(up, each):
+            return False
+    for each in exchange.down:  # noqa: SIM110 - a generator would cost more than most rules
+        if not fits(down, each):
+            return False
+    return True
 
 
 def fits(rule: Rule, datagram: bytes) -> bool:

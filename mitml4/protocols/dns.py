@@ -8,6 +8,7 @@ the message's id.
 
 from __future__ import annotations
 
+from struct import Struct
 from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
@@ -99,6 +100,9 @@ _COOKIE: Final = b"\0\0\0\0\0\1" + b"\0\0\x29"
 _INVERSE: Final = b"\0\1\0\0\0\0" + b"\0\0\1\0\1"
 """RFC 1035 §6.4.2: one answer, whose name is asked for, of type A and class IN."""
 ANSWER: Final = 0x80
+_header: Final = Struct(">2xBB4H").unpack
+_LEAST: Final = bytes.fromhex("0000 00 00 0001 0000 0000 0000")
+"""The least that each field of the header of a message with one question can be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,23 +120,26 @@ def read_question(reader: Reader) -> Question:
 
 def read_message(message: Reader, alphabet: bytes = LABEL) -> Question:
     """A message up to the end of its first question; names of these bytes."""
-    message.take(2)
-    flags = message.uint(1)
-    is_response = bool(flags & 0x80)
-    if flags >> 3 & 0xF not in OPCODES:
-        raise ProtocolError("an unknown operation")
-    code = message.uint(1)
-    if code & 0x40 or (code & 0xF and not is_response):  # RFC 1035 §4.1.1: Z must be zero
-        raise ProtocolError("invalid flags")
-    message.uint(2, 1, 1)
-    for _ in ("answers", "authorities", "additional"):
-        message.uint(2, 0, MAX_RECORDS if is_response else MAX_UPDATES)
+    _read_header(message)
     name = read_name(message, alphabet)
     kind = message.uint(2)
     if kind not in TYPES:
         raise ProtocolError("a type that is never asked for")
     message.one_of(*CLASSES)
     return Question(name, TYPES[kind])
+
+
+def _read_header(message: Reader) -> None:
+    """The header of a message with one question."""
+    raw = message.ahead(HEADER)
+    flags, code, questions, *records = _header(raw + _LEAST[len(raw) :])
+    if flags >> 3 & 0xF not in OPCODES:
+        raise ProtocolError("an unknown operation")
+    if code & 0x40 or (code & 0xF and not flags & ANSWER):  # RFC 1035 §4.1.1: Z must be zero
+        raise ProtocolError("invalid flags")
+    if questions != 1 or max(records) > (MAX_RECORDS if flags & ANSWER else MAX_UPDATES):
+        raise ProtocolError("a number that is out of bounds")
+    message.take(HEADER)
 
 
 def read_unusual(reader: Reader) -> Question | None:

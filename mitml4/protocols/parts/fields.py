@@ -38,10 +38,11 @@ class Reader:
     @property
     def left(self) -> int:
         """How many of the bytes that have arrived are still unread."""
-        return len(self._next(len(self.data)))
+        return len(self.ahead(len(self.data)))
 
-    def _next(self, size: int) -> bytes:
-        """The next `size` bytes, as far as they have arrived and belong to the unit."""
+    def ahead(self, size: int) -> bytes:
+        """The next `size` bytes, as far as they have arrived and belong to the unit; does not
+        move."""
         stop = self.at + size
         return self.data[self.at : stop if self.end is None else min(stop, self.end)]
 
@@ -73,7 +74,7 @@ class Reader:
                 raise ProtocolError("a number that is out of bounds")
             self.at = stop
             return value
-        raw = self._next(size)
+        raw = self.ahead(size)
         self._see_that_it_fits(raw, size, low, high, little=little)
         raise self._missing(size)
 
@@ -98,7 +99,7 @@ class Reader:
 
     def one_of(self, *values: bytes) -> bytes:
         """One of these byte strings. None of them may be a prefix of another."""
-        raw = self._next(max(map(len, values)))
+        raw = self.ahead(max(map(len, values)))
         for value in values:
             if raw.startswith(value):
                 self.at += len(value)
@@ -110,18 +111,19 @@ class Reader:
 
     def take(self, size: int, alphabet: bytes | None = None) -> bytes:
         """`size` bytes, all in the alphabet (None: any)."""
-        raw = self._next(size)
+        stop = self.at + size
+        raw = self.data[self.at : stop] if self.end is None or stop <= self.end else self.ahead(size)
         if alphabet is not None and raw.translate(None, alphabet):
             raise ProtocolError("a text with invalid characters")
         if len(raw) < size:
             raise self._missing(size)
-        self.at += size
+        self.at = stop
         return raw
 
     def until(self, end: bytes, limit: int, alphabet: bytes | None = PRINTABLE) -> bytes:
         """Up to `limit` bytes of the alphabet (None: any), then the byte `end`, which is not part
         of the result."""
-        raw, found, _ = self._next(limit + 1).partition(end)
+        raw, found, _ = self.ahead(limit + 1).partition(end)
         if len(raw) > limit or (alphabet is not None and raw.translate(None, alphabet)):
             raise ProtocolError("a text that does not end, or has invalid characters")
         if not found:
