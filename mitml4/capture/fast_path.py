@@ -13,7 +13,6 @@ and so do datagrams that may carry packets. Packets of flows that another proces
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from collections.abc import Set as AbstractSet
 from struct import Struct
 from typing import Any, Final, TypeAlias
 
@@ -23,6 +22,7 @@ from mitml4.capture.flow import MASK, Half
 from mitml4.capture.network.dissector import FIN, RST, SYN, Datagram, Dissector, Segment
 from mitml4.capture.network.tunnels import has_tunnel_port
 from mitml4.capture.packet import MAX_BLOCK, Packet
+from mitml4.capture.sharing import Share
 
 __all__ = ["Step", "fast_path"]
 
@@ -61,11 +61,9 @@ class _Layout:
         self.read_v6: Callable[[bytes, int], tuple[Any, ...]] = v6.unpack_from
         self.size_v4 = v4.size
         self.size_v6 = v6.size
-        self._network = network
-
-    def before_transport(self, version: int) -> int:
-        """How far the transport's header is from the frame's beginning, without a VLAN tag."""
-        return self._network + (20 if version == _PLAIN_V4 else 40)
+        # Where the transport's header stands, if there is no VLAN tag.
+        self.end_v4 = network + 20
+        self.end_v6 = network + 40
 
 
 _RAW: Final = _Layout(0)
@@ -92,11 +90,13 @@ def fast_path(
     dissector: Dissector,
     *,
     agenda: Agenda | None = None,
-    foreign: AbstractSet[bytes] = frozenset(),
+    share: Share | None = None,
 ) -> Iterator[Step]:
     """The segments and datagrams that somebody has to look at; what the others change in the halves
-    is changed. `foreign`: keys of flows that nobody here follows."""
+    is changed. `share`: which flows are followed here."""
     agenda = agenda or Agenda()
+    share = share or Share()
+    foreign, is_foreign = share.foreign, share.is_foreign
     known, layout = -1, _NOWHERE
     for number, (time_s, link_type, data, start, end) in enumerate(packets):
         if time_s >= agenda.due_s:
@@ -104,34 +104,36 @@ def fast_path(
         if link_type != known:
             known, layout = link_type, _LAYOUTS.get(link_type, _NOWHERE)
             read_v4, v4_kind, size_v4 = layout.read_v4, layout.v4_kind, layout.size_v4
+            read_v6, v6_kind, size_v6 = layout.read_v6, layout.v6_kind, layout.size_v6
         protocol, network = 0, start
-        if start + size_v4 <= end:
-            kind, version, length, fragment, key, seq, flags = read_v4(data, start)
-            if kind == _VLAN and start + size_v4 + 4 <= end:
-                network = start + 4
-                kind, version, length, fragment, key, seq, flags = read_v4(data, network)
+        while network + size_v4 <= end:
+            kind, version, length, fragment, key, seq, flags = read_v4(data, network)
             if kind == v4_kind and version == _PLAIN_V4:
                 protocol = fragment & _FRAGMENT_AND_PROTOCOL
                 length -= 20
-            elif kind == layout.v6_kind and version >> 4 == 6 and network + layout.size_v6 <= end:
-                length, protocol, key, seq, flags = layout.read_v6(data, network)
+            elif kind == v6_kind and version >> 4 == 6 and network + size_v6 <= end:
+                length, protocol, key, seq, flags = read_v6(data, network)
+            elif kind == _VLAN and network == start:
+                network += 4
+                continue
+            break
         if protocol == _TCP:
+            if key in foreign:
+                continue
             length -= flags >> 12 << 2
             if length >= 0 and flags >= _MIN_OFFSET:
-                half = halves.get(key)
-                if half is not None:
-                    position = half.position + length
+                stream = halves.get(key)
+                if stream is not None:
+                    position = stream.position + length
                     if (
-                        position <= half.free
-                        and (seq + length - position) & MASK == half.origin
+                        position <= stream.free
+                        and (seq + length - position) & MASK == stream.origin
                         and not flags & _SPECIAL
                     ):
-                        half.position = position
-                        half.flow.last_s = time_s
+                        stream.position = position
+                        stream.flow.last_s = time_s
                         continue
-                elif key in foreign:
-                    continue
-                at = network + layout.before_transport(version)
+                at = network + (layout.end_v4 if version == _PLAIN_V4 else layout.end_v6)
                 (ack,) = _ACKNOWLEDGEMENT(data, at)
                 at += flags >> 12 << 2
                 payload = data[at : min(at + length, end)] if length else b""
@@ -139,11 +141,14 @@ def fast_path(
                 continue
         elif protocol == _UDP:
             size = seq >> 16  # of the datagram, with its header
-            if _is_counted(datagram_halves.get(key), time_s, size):
+            half = datagram_halves.get(key)
+            if half is not None and half.free and size >= _UDP_HEAD:
+                half.count += size - _UDP_HEAD
+                half.flow.last_s = time_s
                 continue
             if _UDP_HEAD <= size <= length and not (dissector.tunnels and has_tunnel_port(key)):
-                if key not in foreign:
-                    at = network + layout.before_transport(version)
+                if half is not None or not is_foreign(key):
+                    at = network + (layout.end_v4 if version == _PLAIN_V4 else layout.end_v6)
                     payload = data[at + _UDP_HEAD : min(at + size, end)]
                     yield number, time_s, (key, payload, size - _UDP_HEAD)
                 continue
@@ -153,13 +158,3 @@ def fast_path(
         dissector.carriers.clear()
         if unit is not None:
             yield number, time_s, unit
-
-
-def _is_counted(half: DatagramHalf | None, time_s: float, length: int) -> bool:
-    """Whether a datagram belongs to a flow that nobody has to see; then it has been counted.
-    `length` is that of its header, with the header."""
-    if half is None or not half.free or length < _UDP_HEAD:
-        return False
-    half.count += length - _UDP_HEAD
-    half.flow.last_s = time_s
-    return True

@@ -95,7 +95,7 @@ def follow(
         max_flows=max_flows,
     )
     steps = fast_path(
-        packets, streams.halves, datagrams.halves, dissector, agenda=agenda, foreign=share.foreign
+        packets, streams.halves, datagrams.halves, dissector, agenda=agenda, share=share
     )
     failure: CaptureError | None = None
     try:

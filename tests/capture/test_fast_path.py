@@ -18,6 +18,7 @@ from mitml4.capture.follow import follow
 from mitml4.capture.network.dissector import Datagram, Dissector
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Closed, Report
+from mitml4.capture.sharing import Part
 from mitml4.engine import interpreter
 
 MASK = 0xFFFFFFFF
@@ -151,6 +152,40 @@ def test_what_goes_on_in_a_named_flow_is_only_counted(
     assert closed.stack == ("unknown",)
     assert (closed.flow.bytes_up, closed.flow.bytes_down) == (10 * size, 20 * size)
     assert closed.flow.last_s == rest[-1][0]
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize("version", [4, 6])
+def test_of_the_processes_that_share_a_capture_one_sees_a_packet(
+    wire: Any, link: str, version: int
+) -> None:
+    """The others pass over it, also where a length is wrong, once they know its flow."""
+    talk = Talk(wire, link, version)
+    syn = talk.packet(True, 0, flags=wire.SYN)
+    ((_, _, segment),) = fast_path([syn], {}, {}, Dissector())
+    assert segment
+    parts = [Part(index, 3) for index in range(3)]
+    others = [part for part in parts if part.is_foreign(segment[0])]
+    assert len(others) == 2
+    time_s, link_type, data, start, end = talk.packet(True, 1, OPAQUE)
+    words = start + len(talk.head) + (20 if version == 4 else 40) + 12
+    broken = (time_s, link_type, data[:words] + b"\x10" + data[words + 1 :], start, end)
+    for part in parts:
+        dissector = Dissector()
+        steps = list(fast_path([syn, broken], {}, {}, dissector, share=part))
+        is_other = part in others
+        assert bool(steps) is not is_other
+        assert bool(dissector.skipped) is not is_other
+
+
+@pytest.mark.parametrize("port", [53, 4789])
+def test_one_process_sees_a_datagram_but_all_see_one_that_may_carry_packets(
+    wire: Any, port: int
+) -> None:
+    ip = wire.ipv4(wire.udp(b"\xff" * 20, source=40000, destination=port), protocol=17)
+    packet = (1.0, 101, ip, 0, len(ip))
+    seen = [list(fast_path([packet], {}, {}, Dissector(), share=Part(of, 3))) for of in range(3)]
+    assert sum(map(bool, seen)) == (1 if port == 53 else 3)
 
 
 def test_datagrams_of_a_named_flow_are_only_counted(wire: Any, looked_at: list[Packet]) -> None:

@@ -36,13 +36,14 @@ def read_pcap(source: Source) -> Iterator[Packet]:
     source.at = _HEADER
     while source.more(16):
         data, at, size = source.data, source.at, len(source.data)
-        end = at
-        while at + 16 <= size:
+        end, last = at, size - 16
+        while at <= last:
             seconds, fraction, length = unpack(data, at)
-            end = at + 16 + length
+            start = at + 16
+            end = start + length
             if end > size:
                 break
-            yield seconds + fraction / ticks, link_type, data, at + 16, end
+            yield seconds + fraction / ticks, link_type, data, start, end
             at = end
         source.at = at
         if end - at > MAX_BLOCK:
