@@ -341,6 +341,9 @@ def _numbers(data: bytes, width: int) -> tuple[int, ...]:
     return tuple(int.from_bytes(part, "big") for part in parts)
 
 
+_extension_head: Final = struct.Struct(">HH").unpack_from
+
+
 def _extensions(cursor: _Cursor) -> tuple[tuple[int, ...], dict[int, bytes]]:
     """The types in order, and the body of each (SSL 3 hellos end before extensions)."""
     types: list[int] = []
@@ -351,8 +354,8 @@ def _extensions(cursor: _Cursor) -> tuple[tuple[int, ...], dict[int, bytes]]:
         start = at + 4
         if start > length:
             raise _is_shorter()
-        kind = block[at] << 8 | block[at + 1]
-        at = start + (block[at + 2] << 8 | block[at + 3])
+        kind, size = _extension_head(block, at)
+        at = start + size
         if at > length:
             raise _is_shorter()
         types.append(kind)

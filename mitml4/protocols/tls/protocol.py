@@ -285,8 +285,7 @@ class TlsConversation(Conversation):
         try:
             for message in reader.feed(data):
                 self._take(direction, message)
-                if self.directive(direction) is FORWARD_ALL:
-                    break
+                reader.is_over = self.directive(direction) is FORWARD_ALL
         except ProtocolError:
             if reader.first in (None, *_HELLOS):
                 raise

@@ -82,6 +82,9 @@ class MessageReader:
     """Bytes of the stream in the whole records so far."""
     first: int | None = None
     """The type of the first handshake message, or of what is in its place."""
+    is_over: bool = False
+    """Set while `feed` is iterated over: it returns no more messages. To leave the loop instead
+    would close two generators, which takes as long as a hello takes to be read."""
     _stream: bytearray = field(default_factory=bytearray)
     _handshake: bytearray = field(default_factory=bytearray)
 
@@ -94,7 +97,7 @@ class MessageReader:
         if self.consumed == 0 and self._stream and self._stream[0] & 0x80:
             yield from self._sslv2()
             return
-        while len(self._stream) >= 5:
+        while len(self._stream) >= 5 and not self.is_over:
             record_type, length = self._header()
             if len(self._stream) < 5 + length:
                 return
@@ -126,7 +129,7 @@ class MessageReader:
             return
         self._handshake += fragment
         self.first = self._handshake[0] if self.first is None else self.first
-        while len(self._handshake) >= 4:
+        while len(self._handshake) >= 4 and not self.is_over:
             length = int.from_bytes(self._handshake[1:4], "big")
             if length > self.max_message:
                 raise ProtocolError(f"a TLS handshake message of {length} bytes")

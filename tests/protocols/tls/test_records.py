@@ -66,3 +66,12 @@ def test_empty_records_of_a_handshake_are_read_over() -> None:
     stream = record(22, b"") + record(22, message[:3]) + record(22, b"") + record(22, message[3:])
     (read,) = MessageReader().feed(stream)
     assert (read.handshake_type, read.body) == (2, b"hi")
+
+
+def test_a_reader_that_is_over_returns_no_more_messages() -> None:
+    reader = MessageReader()
+    seen = []
+    for message in reader.feed(TWO_IN_ONE + b"garbage"):
+        seen.append(message.handshake_type)
+        reader.is_over = True
+    assert seen == [2]
