@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable, Mapping, Set
+from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
 from functools import lru_cache
@@ -33,9 +33,8 @@ def encode(event: Event, *, headers: bool = True) -> str:
     `headers`: whether to include the headers of messages.
     """
     content: Any = event.content if type(event) is LayerEvent else event
-    if not headers and getattr(content, "headers", None) is not None:
-        content = replace(content, headers=None)
-    line = _LINES[type(content)](event, content)
+    lines = _LINES if headers else _LINES_WITHOUT_HEADERS
+    line = lines[type(content)](event, content)
     return line if line.isascii() else _harmless(line)
 
 
@@ -145,28 +144,45 @@ class _Writers(dict[type, _Write]):
 class _Lines(dict[type, _Line]):
     """What makes the line of an event with a content of a class, or of an event of a class."""
 
+    def __init__(self, *, headers: bool) -> None:
+        super().__init__()
+        self._unknown = frozenset() if headers else frozenset({"headers"})
+
     def __missing__(self, cls: type[Any]) -> _Line:
         line: _Line
         head = f'"type":"{cls.type}","time":"{{_time(event.time)}}","v":{VERSION},'
         if issubclass(cls, Event):
-            line = _generated("event, _", "event", cls, head, 1)  # the first is the time
+            line = _generated("event, _", "event", cls, head, 1, self._unknown)  # 0 is the time
         else:
             head += '"flow":{event.flow},"depth":{event.depth},'
-            line = _generated("event, content", "content", cls, head, 0)
+            line = _generated("event, content", "content", cls, head, 0, self._unknown)
         self[cls] = line
         return line
 
 
-def _generated(parameters: str, value: str, cls: Any, head: str, start: int) -> Any:
-    """A function that returns a JSON object: `head`, and the fields from the one at `start` on."""
+def _generated(
+    parameters: str, value: str, cls: Any, head: str, start: int, unknown: Set[str] = frozenset()
+) -> Any:
+    """A function that returns a JSON object: `head`, and the fields from the one at `start` on.
+    `unknown`: names of fields that are null, whatever they are."""
     assigned, members = [], []
     for number, item in enumerate(fields(cls)[start:]):
+        if item.name in unknown:
+            members.append(f'"{item.name}":null')
+            continue
         if item.type == "int":  # it needs no test
             members.append(f'"{item.name}":{{{value}.{item.name}}}')
             continue
+        expression = _TEXTS.get(str(item.type), _TEXT).replace("_0", f"_{number}")
         assigned.append(f" _{number} = {value}.{item.name}\n")
-        members.append(f'"{item.name}":{{{_TEXT.replace("_0", f"_{number}")}}}')
-    known = {"_quote": encode_basestring, "_write": _WRITE, "_time": _time}
+        members.append(f'"{item.name}":{{{expression}}}')
+    known = {
+        "_quote": encode_basestring,
+        "_write": _WRITE,
+        "_time": _time,
+        "_float": _write_float,
+        "_address": _write_address,
+    }
     body = f"{''.join(assigned)} return f'{{{{{head}{','.join(members)}}}}}'"
     exec(f"def written({parameters}):\n{body}", known)
     return known["written"]
@@ -177,6 +193,12 @@ _TEXT: Final = (
     " else _0 if type(_0) is int else _write[type(_0)](_0)"
 )
 """The text of a field. Most are unknown, texts or numbers; no function is called to tell."""
+_TEXTS: Final = {
+    "float": "_float(_0)",
+    "float | None": '"null" if _0 is None else _float(_0)',
+    "Address": "_address(_0)",
+}
+"""The text of a field of this type."""
 
 
 def _write_enum(value: Enum) -> str:
@@ -187,7 +209,13 @@ def _write_float(value: float) -> str:
     return f"{round(value, 6)}" if isfinite(value) else _to_json(value)
 
 
+def _write_address(value: Address) -> str:
+    return f'{{"ip":{encode_basestring(value.ip)},"port":{value.port}}}'
+
+
 def _write_tuple(values: tuple[Any, ...]) -> str:
+    if not values:
+        return "[]"
     if len(values) > MAX_ITEMS:
         values = bounded(values)
     written = [
@@ -200,7 +228,8 @@ def _write_tuple(values: tuple[Any, ...]) -> str:
 
 
 _REMEMBERED: Final = 64
-_LINES: Final = _Lines()
+_LINES: Final = _Lines(headers=True)
+_LINES_WITHOUT_HEADERS: Final = _Lines(headers=False)
 _USUAL: Final[dict[type, _Write]] = {
     str: lambda value: encode_basestring(shorten(value)),
     PayloadText: encode_basestring,
@@ -209,7 +238,7 @@ _USUAL: Final[dict[type, _Write]] = {
     type(None): lambda _: "null",
     bytes: lambda value: encode_basestring(text(value)),
     datetime: lambda value: f'"{_time(value)}"',
-    Address: lambda value: f'{{"ip":{encode_basestring(value.ip)},"port":{value.port}}}',
+    Address: _write_address,
     tuple: _write_tuple,
     float: _write_float,
 }
