@@ -27,7 +27,7 @@ from mitml4.capture.packet import Packet
 from mitml4.capture.sharing import NAMED_LATER, Order, Part
 from mitml4.dataclass import dataclass
 from mitml4.encoding import numbering, with_name
-from mitml4.events import FlowClose, FlowOpen, LayerEvent
+from mitml4.events import FlowClose, FlowOpen
 from mitml4.protocols.datagram import Resolved
 from mitml4.session.detect import CaptureOutcome, CaptureSession
 from mitml4.session.reader_process import ReaderProcess
@@ -80,12 +80,12 @@ def tell_part(
             if part.names:
                 messages += _names(part, part.order)
             more: Any = None
-            if type(event) is not LayerEvent:
+            if type(event) is FlowOpen:
                 count(event)
-                if type(event) is FlowOpen:
-                    more = event.client.ip, event.destination.ip
-                elif type(event) is FlowClose:
-                    more = _CLOSED
+                more = event.client.ip, event.destination.ip
+            elif type(event) is FlowClose:
+                count(event)
+                more = _CLOSED
             line = line_of(event, headers=headers)
             messages.append((part.order, event.flow, line, more))
             size += _BARE + len(line)

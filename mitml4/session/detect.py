@@ -116,11 +116,11 @@ class CaptureSession:
     def events(
         self,
         packets: Iterable[Packet],
-        wants: Callable[[type], bool] = lambda _kind: True,
+        wants: Callable[[type], bool] | None = None,
         copies: Copies | None = None,
         share: Share | None = None,
     ) -> Iterator[CaptureEvent]:
-        """The events of a capture; of protocols' events, those whose class is wanted. Raises
+        """The events of a capture; of protocols' events, all or those whose class is wanted. Raises
         CaptureError where it is broken, after all that could be read. `copies` makes what takes the
         copies of decrypted TLS. `share`: which flows are followed."""
         self._before = self.flows
@@ -141,7 +141,7 @@ class CaptureSession:
                     time_s, time = report.time_s, _date(report.time_s)
                 if not isinstance(report, reports.Happened):
                     yield self._flow_event(report, time)
-                elif wants(type(report.protocol_event)):
+                elif wants is None or wants(type(report.protocol_event)):
                     yield self._layer_event(report, time)
         finally:
             self.cut_short += statistics.evicted
@@ -252,7 +252,9 @@ class CaptureSession:
 
 def _date(time_s: float) -> datetime:
     """A packet's time, limited to the dates that Python has."""
-    return datetime.fromtimestamp(min(max(time_s, _FIRST_S), _LAST_S), UTC)
+    if not _FIRST_S <= time_s <= _LAST_S:
+        time_s = min(max(time_s, _FIRST_S), _LAST_S)
+    return datetime.fromtimestamp(time_s, UTC)
 
 
 def _action(layer: reports.Layer) -> Action:
