@@ -77,12 +77,6 @@ class _Lane:
         else:
             self.kept = bytearray(self.kept) + data
 
-    def shown(self) -> bytes:
-        """What the engine has to see of it."""
-        if isinstance(self.kept, bytes):
-            return self.kept
-        return bytes(memoryview(self.kept)[: MAX_PEEK + 1])
-
     def drop(self, count: int) -> None:
         if count >= len(self.kept):
             self.kept = b""
@@ -257,10 +251,13 @@ class Depth:
         """Perform the next action of a direction; whether there was any."""
         if not lane.kept and (lane.is_over or not lane.ended):
             return False
-        action = self.engine.next_action(lane.direction, lane.shown(), ended=lane.ended)
+        kept = lane.kept
+        shown = kept if type(kept) is bytes else bytes(memoryview(kept)[: MAX_PEEK + 1])
+        action = self.engine.next_action(lane.direction, shown, ended=lane.ended)
+        if isinstance(action, Move | MoveAhead):  # most are, and a match would take longer
+            lane.drop(action.count)
+            return True
         match action:
-            case Move(count) | MoveAhead(count):
-                lane.drop(count)
             case End(is_over):
                 lane.is_over = is_over
             case Switch():

@@ -132,8 +132,8 @@ class DatagramFollower:
     def _detect(self) -> tuple[DatagramProtocol | None, bool]:
         if self._expected and (row := registry.announced(self._expected, self._seen[0][1])):
             return row, True
-        ups = tuple(data for direction, data in self._seen if direction is Direction.UP)
-        downs = tuple(data for direction, data in self._seen if direction is Direction.DOWN)
+        ups = tuple([data for direction, data in self._seen if direction is Direction.UP])
+        downs = tuple([data for direction, data in self._seen if direction is Direction.DOWN])
         ports = frozenset((self._flow.client.port, self._flow.destination.port))
         return registry.detect(Exchange(up=ups, down=downs, ports=ports))
 

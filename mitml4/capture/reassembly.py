@@ -169,7 +169,8 @@ class Reassembler:
         for half in (flow.up, flow.down):
             while half.waiting:
                 self._skip_hole(half, flow.last_s)
-            self._report(half, flow.last_s)
+            if half.told != half.position:
+                self._report(half, flow.last_s)
             self.halves.pop(half.key, None)  # both are one where a packet's ends are the same
         del self._flows[flow.number]
         self._lingering.pop(flow.number, None)
@@ -210,7 +211,8 @@ class Reassembler:
             assert half.origin is not None
             half.origin = (half.origin + 1) & MASK
             half.ended = True
-            self._report(half, time_s)
+            if half.told != half.position:
+                self._report(half, time_s)
             half.flow.listener.end(half.direction, time_s)
             self._ask(half.flow, time_s)
 
@@ -273,11 +275,10 @@ class Reassembler:
     # What the listener wants
 
     def _report(self, half: Half, time_s: float) -> None:
-        """Tell the listener what went by unseen since it was asked."""
+        """Tell the listener what has passed unseen since it was asked."""
         passed = half.position - half.told
         half.told = half.position
-        if passed:
-            half.flow.listener.passed(half.direction, passed, time_s)
+        half.flow.listener.passed(half.direction, passed, time_s)
 
     def _ask(self, flow: Flow, time_s: float) -> None:
         """The listener was told something: what does it want now, and what does it keep?"""

@@ -248,10 +248,13 @@ class Engine(Interpreter):
         """About how many bytes of memory it keeps for what it has seen; the little that every
         conversation may hold does not count."""
         kept = len(self._up.ahead) + len(self._down.ahead)
-        kept += self._recorder.memory if self._recorder else 0
+        if self._recorder:
+            kept += self._recorder.memory
         if conversation := self._conversation:
-            kept += max(0, conversation.memory - _UNCOUNTED_BYTES)
-            kept += 0 if self._told else self._mirrored
+            if (memory := conversation.memory) > _UNCOUNTED_BYTES:
+                kept += memory - _UNCOUNTED_BYTES
+            if not self._told:
+                kept += self._mirrored
         return kept
 
     @property

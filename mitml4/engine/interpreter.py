@@ -24,6 +24,7 @@ from mitml4.protocols.conversation import (
     Decision,
     Details,
     Direction,
+    Directive,
     Forward,
     Framing,
     InnerProtocol,
@@ -302,9 +303,12 @@ class Interpreter:
         return decision
 
     def _skip(self, side: Side, count: int) -> None:
-        if self._conversation and not side.is_released:
+        conversation = self._conversation
+        if not conversation or side.is_released:
+            return
+        if side.forward.count is not None or conversation.counts_all:
             try:
-                self._apply(self._conversation.receive_forwarded(side.direction, count))
+                self._apply(conversation.receive_forwarded(side.direction, count))
             except ProtocolError as error:
                 self._fault(side, error.message)
 
@@ -333,18 +337,10 @@ class Interpreter:
         """The directives have changed."""
         self._target = decision.target or self.context.target
         up, down = self._up, self._down
-        for side, directive, other in ((up, decision.up, down), (down, decision.down, up)):
-            if side.directive is directive or side.is_released or side.state in NO_MORE:
-                continue
-            side.directive = directive
-            if isinstance(directive, Forward):
-                side.state, side.forward = State.FORWARD, directive
-            else:
-                side.state = STATES[directive]
-            side.tried = 0
-            side.is_stale = True
-            if other.state in NO_MORE:
-                self._release_waiting(side)
+        if up.directive is not decision.up:
+            self._set(up, decision.up, down)
+        if down.directive is not decision.down:
+            self._set(down, decision.down, up)
         if up.state is State.SWITCH and down.state is State.SWITCH:
             self.announce()
             if self._recorder:
@@ -352,6 +348,20 @@ class Interpreter:
             self._conversation = self._recorder = None
             self.outcome = Switch(decision.inner or InnerProtocol())
             self._renew()
+
+    def _set(self, side: Side, directive: Directive, other: Side) -> None:
+        """A directive has changed."""
+        if side.is_released or side.state in NO_MORE:
+            return
+        side.directive = directive
+        if isinstance(directive, Forward):
+            side.state, side.forward = State.FORWARD, directive
+        else:
+            side.state = STATES[directive]
+        side.tried = 0
+        side.is_stale = True
+        if other.state in NO_MORE:
+            self._release_waiting(side)
 
     def _release(self, side: Side) -> None:
         side.is_released = side.is_stale = True

@@ -240,6 +240,8 @@ class Conversation:
     """
 
     name: ClassVar[str]
+    counts_all: ClassVar[bool] = False
+    """Whether it is told how many bytes move under a Forward without end."""
     may_lead_on: ClassVar[bool] = True
     """Whether a client may ask for a host in it or inside it, so that a broken one may hide a
     host."""
@@ -298,26 +300,28 @@ class Conversation:
         return self._decide()
 
     def _decide(self, taken: int = 0) -> Decision:
-        up, down = self.up, self.down
-        decision = Decision(taken, up, down, self.details_ready)
+        up, down, inner = self.up, self.down, None
+        protocol_events: Sequence[ProtocolEvent | StreamLayer] = ()
+        announced: Sequence[Announcement] = ()
+        named: Sequence[End] = ()
         if self.protocol_events and self.details_ready:
-            decision.protocol_events, self.protocol_events = self.protocol_events, []
-        if self.named:
-            decision.named, self.named = self.named, []
+            protocol_events, self.protocol_events = self.protocol_events, []
         if self.announced:
-            decision.announced, self.announced = self.announced, []
-        decision.target = self.target
-        decision.elsewhere = self.elsewhere
-        decision.channel_binding = self.channel_binding
+            announced, self.announced = self.announced, []
+        if self.named:
+            named, self.named = self.named, []
         if up is SWITCH and down is SWITCH:
-            decision.inner = InnerProtocol(
+            inner = InnerProtocol(
                 protocol=self.inner,
                 negotiated=self.negotiated,
                 framing=self.framing,
                 passthrough_reason=self.passthrough_reason,
                 prelude=self.prelude,
             )
-        return decision
+        return Decision(
+            taken, up, down, self.details_ready, protocol_events, announced, named, self.target,
+            self.elsewhere, self.channel_binding, inner,
+        )  # fmt: skip
 
     # What a subclass uses and implements
 
@@ -353,7 +357,7 @@ class Conversation:
         raise NotImplementedError
 
     def passed(self, direction: Direction, count: int) -> None:
-        """`count` bytes moved under a Forward.
+        """`count` bytes moved under a Forward; under one without end only with `counts_all`.
 
         The default counts a bounded Forward down and goes back to PEEK at its end.
         """

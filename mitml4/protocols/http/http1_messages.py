@@ -17,7 +17,7 @@ request line in place of the body then begins the next request.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Final
+from typing import ClassVar, Final
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
@@ -64,6 +64,8 @@ class _Side:
 @dataclass(slots=True)
 class HttpMessages(Conversation):
     """Follows both directions, message by message. A subclass reads the heads."""
+
+    counts_all: ClassVar[bool] = True
 
     sides: dict[Direction, _Side] = field(
         default_factory=lambda: {UP: _Side(), DOWN: _Side()}, repr=False

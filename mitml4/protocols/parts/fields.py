@@ -112,7 +112,8 @@ class Reader:
     def take(self, size: int, alphabet: bytes | None = None) -> bytes:
         """`size` bytes, all in the alphabet (None: any)."""
         stop = self.at + size
-        raw = self.data[self.at : stop] if self.end is None or stop <= self.end else self.ahead(size)
+        whole = self.end is None or stop <= self.end
+        raw = self.data[self.at : stop] if whole else self.ahead(size)
         if alphabet is not None and raw.translate(None, alphabet):
             raise ProtocolError("a text with invalid characters")
         if len(raw) < size:
