@@ -12,8 +12,8 @@ Where somebody follows connections, nothing may be removed. So all of this must 
 - A datagram over `lo` leaves no entry, neither when the entries are read nor when they are removed.
 - No rule mentions conntrack (`HostRules.mention_conntrack`): one may exempt `lo`, or put it into
   another zone.
-- No entry was translated for others: it would be one of a host that translates addresses, whose
-  rules are being loaded anew just now.
+- No entry was translated for others: it would be one of a host that translates addresses, or
+  sequence numbers, and whose rules are being loaded anew just now.
 - No module is there that follows connections without a rule.
 """
 

@@ -45,7 +45,7 @@ _NAT_IP = {socket.AF_INET: 1, socket.AF_INET6: 4}
 _NAT_PORTS, _FIRST_PORT, _LAST_PORT = 3, 1, 2
 _TCP: Final = bytes([socket.IPPROTO_TCP])
 _COUNT: Final = 1  # CTA_STATS_GLOBAL_ENTRIES
-_IS_TRANSLATED: Final = 1 << 4 | 1 << 5  # IPS_SRC_NAT, IPS_DST_NAT
+_IS_TRANSLATED: Final = 1 << 4 | 1 << 5 | 1 << 6  # IPS_SRC_NAT, IPS_DST_NAT, IPS_SEQ_ADJUST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +71,7 @@ class FoundEntry:
     """What the kernel finds this entry by, and no later one with the same addresses."""
     mark: int
     is_translated: bool
+    """Its addresses, or its sequence numbers (as with `synproxy`)."""
 
 
 class Conntrack:

@@ -82,6 +82,14 @@ def test_an_entry_that_is_found_is_removed_by_its_addresses_and_its_number() -> 
     assert dict(attributes(body))[ID] == b"\1\2\3\4"
 
 
+@pytest.mark.parametrize(("bit", "is_translated"), [(3, False), (4, True), (5, True), (6, True)])
+def test_sequence_numbers_are_translated_as_addresses_are(bit: int, is_translated: bool) -> None:
+    status = attribute(STATUS, (1 << bit).to_bytes(4, "big"))
+    kernel = Kernel(listed(original(), status, IDENTIFIED), DONE)
+    (entry,) = Conntrack(kernel).entries()
+    assert entry.is_translated == is_translated
+
+
 @pytest.mark.parametrize(
     "parts",
     [
