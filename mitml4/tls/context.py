@@ -236,13 +236,12 @@ def _note_progress(connection: SSL.Connection, noted: Alerts, state: bytes) -> N
     elif state == _SERVER_HELLO and connection.get_protocol_version() == SSL.TLS1_2_VERSION:
         # Before TLS 1.2 every signature is below the level, and after it no group is.
         _switch(connection, noted, noted.usual)
-    elif (
-        state == _BETWEEN
-        and noted.certificate_requests >= MAX_LATE_SIGNATURES
-        and not _may_renegotiate(connection)
-    ):
-        # A message begins behind the handshake. Once a request is reported, its answer is chosen.
-        _switch(connection, noted, noted.without_certificate)
+    elif state == _BETWEEN:  # a message begins behind the handshake
+        noted.messages += 1
+        is_often = noted.certificate_requests >= MAX_LATE_SIGNATURES
+        if is_often and not _may_renegotiate(connection):
+            # Now, since once a request is reported, its answer is chosen.
+            _switch(connection, noted, noted.without_certificate)
 
 
 def _switch(connection: SSL.Connection, noted: Alerts, context: SSL.Context | None) -> None:

@@ -47,6 +47,8 @@ class Alerts:
     """The last fatal alert that we sent."""
     received_close_notify: bool = False
     """The far side has sent close_notify."""
+    messages: int = 0
+    """Counts messages behind the handshake, as they are read."""
     certificate_requests: int = 0
     """How often the server has asked for a certificate."""
     on_certificate_request: Callable[[], None] = lambda: None
@@ -83,6 +85,8 @@ class TlsStream(OpenedStream):
         # however many tickets and key updates come before that.
         lib.SSL_clear_mode(connection._ssl, lib.SSL_MODE_AUTO_RETRY)
         self._sending = trio.Lock()
+        self._has_message_left = False
+        """Whether the last record that was read may have another message behind the first."""
 
     @abstractmethod
     async def _wait_writable(self, fed_by: Transport | None) -> None:
@@ -118,14 +122,22 @@ class TlsStream(OpenedStream):
             yield "Diffie-Hellman parameters"  # the server's own; OpenSSL does not tell their size
 
     def _read_record(self, buffer: memoryview) -> int | None:
+        seen = self.alerts.messages
         try:
             count = read_into(self.connection, buffer)
         except SSL.Error as error:
             if isinstance(error, SSL.ZeroReturnError) and self.alerts.received_close_notify:
                 return 0
             raise self._translate(error) from None
+        # OpenSSL returns behind each message, and does not say whether it has more.
+        self._has_message_left = count is None and self.alerts.messages != seen
         self._check_leaf()
         return count
+
+    def _takes_message_left(self) -> bool:
+        """Whether to read again at once; asked once behind each read."""
+        has_left, self._has_message_left = self._has_message_left, False
+        return has_left
 
     def _check_leaf(self) -> None:
         """The client learns nothing of a renegotiation, and could not refuse the certificate."""
@@ -207,6 +219,9 @@ class _DescriptorTlsStream(TlsStream):
         return self._kernel.unread_count() > 0
 
     async def _wait_readable(self) -> None:
+        if self._takes_message_left():
+            await trio.lowlevel.checkpoint()
+            return
         try:
             await self._kernel.wait_receivable()
         except trio.BusyResourceError:
@@ -252,7 +267,7 @@ class _MemoryTlsStream(TlsStream):
         return bool(lib.BIO_get_mem_data(self.connection._into_ssl, ffi.new("char **")))
 
     async def _wait_readable(self) -> None:
-        if self._has_unread():
+        if self._takes_message_left() or self._has_unread():
             await trio.lowlevel.checkpoint()
             return
         if self._receiving.locked():

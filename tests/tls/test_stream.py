@@ -6,6 +6,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from select import select
@@ -22,7 +23,9 @@ from mitml4.net.memory import memory_pair
 from mitml4.net.stream import StreamTruncated
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Framing
-from mitml4.protocols.tls.hello import ClientHello
+from mitml4.protocols.tls.hello import ClientHello, Extension
+from mitml4.tls.bridge.extensions import RawExtensions
+from mitml4.tls.bridge.messages import CertificateRequest
 from mitml4.tls.bridged_stream import BridgedStream
 from mitml4.tls.context import Contexts
 from mitml4.tls.failure import TlsFailure
@@ -91,8 +94,10 @@ class Bare(Framing):
         return data
 
 
-async def by_openssl(near: socket.socket, peer: Peer, framing: Framing | None) -> TlsStream:
-    stream = tls_over(TcpStream(near), CONTEXT, framing=framing)
+async def by_openssl(
+    near: socket.socket, peer: Peer, framing: Framing | None, context: SSL.Context = CONTEXT
+) -> TlsStream:
+    stream = tls_over(TcpStream(near), context, framing=framing)
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, peer.handshake)
@@ -271,6 +276,29 @@ async def test_others_run_while_many_records_are_read(ends, flood: str) -> None:
                 total = len(await read(stream, total))
                 nursery.cancel_scope.cancel()
         assert turns >= COUNT // 64, read.__name__
+
+
+@pytest.mark.parametrize("framing", [None, Bare()])
+async def test_a_record_is_read_to_its_end_though_it_has_several_messages(
+    framing: Framing | None, tmp_path: Path
+) -> None:
+    """The server waits for the answer to the last one, and says nothing meanwhile."""
+    hello = replace(HELLO, extensions=(Extension.POST_HANDSHAKE_AUTH,))
+    algorithms = RawExtensions(((Extension.SIGNATURE_ALGORITHMS, bytes.fromhex("00020403")),))
+    request = CertificateRequest(b"later", algorithms).encode()
+    near, far = connected()
+    with near, far:
+        peer = Peer(far, tmp_path / "keylog")
+        context = Contexts().server_side(hello).context
+        stream = await by_openssl(near, peer, framing, context)
+        many = b"".join(map(ticket, range(40)))
+        peer.raw.sendall(peer.writer().record(HANDSHAKE, many + request))
+        with trio.fail_after(5):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.peek, 0, 1)
+                answer = await trio.to_thread.run_sync(peer.raw.recv, 5)
+                nursery.cancel_scope.cancel()
+        assert answer[:1] == b"\x17"
 
 
 class Renegotiating:
