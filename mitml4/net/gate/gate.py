@@ -249,6 +249,9 @@ class PendingConnection:
     def __init__(self, held: HeldSyn, gate: SynGate) -> None:
         self.held = held
         self._gate = gate
+        self._is_waiting = True
+        """Whether it has neither arrived nor been refused or given up: then its client may have
+        asked again, which is a connection of its own."""
         self._is_let_in = False
         self._is_known = False
         """Whether the kernel has such a connection already, which no asking changes."""
@@ -288,7 +291,7 @@ class PendingConnection:
             trio.lowlevel.reschedule(task)
 
         def stop_waiting(_: object) -> trio.lowlevel.Abort:
-            self._leave()
+            self.refuse(None)
             return trio.lowlevel.Abort.SUCCEEDED
 
         self.let_in(arrived)
@@ -309,6 +312,8 @@ class PendingConnection:
     def refuse(self, reason: OSError | None) -> None:
         """Refuse it with the error of the server's side; without an error, with a RST. One that was
         accepted and has not arrived gets no answer, so that its client asks again."""
+        if not self._is_waiting:
+            return
         self._leave()
         if self._is_let_in:
             self._gate.channel.withdraw(self.held)
@@ -328,6 +333,7 @@ class PendingConnection:
     def give_up(self) -> None:
         """It will not arrive."""
         self._gate.missing_in_a_row += 1
+        self._gate.channel.withdraw(self.held)
         self._tell(None)
 
     def arrive(self, sock: socket.socket) -> None:
@@ -351,6 +357,7 @@ class PendingConnection:
         self._gate.admitted[self._ends] = self
 
     def _leave(self) -> None:
+        self._is_waiting = False
         self._arrived = None
         self._gate.forget(self.held)
         self._gate.awaited.pop(self, None)

@@ -253,6 +253,27 @@ async def test_a_client_that_has_gone_is_not_waited_for_for_ever(gate: Any, auto
     assert (gate.pending, gate.admitted) == ({}, {})
 
 
+async def test_the_end_of_one_that_was_given_up_leaves_the_next_of_its_client_alone(
+    gate: Any, autojump_clock
+) -> None:
+    """Its flow may take a while to end."""
+    gate.channel.loses = True
+    gate.channel.ask(1001)
+    first = await gate.accept()
+    with pytest.raises(ConnectionResetError):
+        await first.accept()
+    assert gate.channel.withdrawn == [1001]
+    gate.channel.ask(1001)
+    second = await gate.accept()
+    second.let_in(lambda _: None)
+    first.refuse(None)
+    assert list(gate.pending.values()) == list(gate.admitted.values()) == [second]
+    gate.channel.ask(1001)
+    await wait_all_tasks_blocked()
+    assert await gate.waiting() == []
+    assert gate.channel.withdrawn == [1001]
+
+
 @pytest.mark.parametrize("is_cancelled", [False, True])
 async def test_a_client_that_is_not_waited_for_any_more_is_reset_when_it_arrives(
     gate: Any, is_cancelled: bool
@@ -266,7 +287,7 @@ async def test_a_client_that_is_not_waited_for_any_more_is_reset_when_it_arrives
     else:
         connection.let_in(lambda _: pytest.fail("it was refused"))
         connection.refuse(None)
-        assert gate.channel.withdrawn == [1001]
+    assert gate.channel.withdrawn == [1001]
     assert (gate.pending, gate.admitted, gate.awaited) == ({}, {}, {})
     (client,) = gate.channel.clients
     client.setblocking(False)
