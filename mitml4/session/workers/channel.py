@@ -91,11 +91,7 @@ class Channel(trio.abc.Instrument):
         """All tasks have had their turns. A task that is woken from here would wait, too."""
         if self._is_urgent:
             assert self._token
-            try:
-                self._flush(self._token)
-            except Exception:  # a fault of ours, for which trio would only stop calling this
-                log.exception("a channel")
-                self._break()
+            self._flush(self._token)
 
     def _flush(self, token: trio.lowlevel.TrioToken | None = None) -> None:
         """`token`: where the task that sends the rest has to be woken by it."""
@@ -104,7 +100,12 @@ class Channel(trio.abc.Instrument):
             return
         places = [place for place, _ in self._attached]
         descriptors = [descriptor for _, descriptor in self._attached]
-        data = pickle.dumps((self._gathered, places), pickle.HIGHEST_PROTOCOL)
+        try:
+            data = pickle.dumps((self._gathered, places), pickle.HIGHEST_PROTOCOL)
+        except Exception:  # a fault of ours: it must end neither this process nor a flow that sends
+            log.exception("a channel")
+            self._break()
+            return
         self._gathered.clear()
         self._attached.clear()
         self._is_urgent = False

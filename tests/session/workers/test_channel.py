@@ -219,10 +219,16 @@ async def test_what_is_sent_in_one_turn_shares_a_system_call(ends, monkeypatch):
         os.close(descriptor)
 
 
-async def test_a_fault_of_ours_ends_the_channel_and_nothing_waits_for_ever(ends, caplog):
+@pytest.mark.parametrize("how", ["urgent", "gathered", "many"])
+async def test_a_fault_of_ours_ends_the_channel_and_nothing_waits_for_ever(ends, caplog, how):
     ours, other = ends
     reader, writer = os.pipe()
-    ours.send("no pickle", lambda: None, descriptor=reader)
+    if how == "urgent":
+        ours.send("no pickle", lambda: None, descriptor=reader)
+    else:
+        os.close(reader)
+        for _ in range(1 if how == "gathered" else 256):
+            ours.gather(("no pickle", lambda: None))
     with trio.fail_after(10):
         assert await other.receive() == []
         ours.send("later")
