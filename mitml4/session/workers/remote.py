@@ -136,6 +136,7 @@ class RemoteWorker(Carrier):
     def cut_flows(self) -> None:
         """The session ends without waiting for it."""
         for flow in [*self.flows.values()]:
+            flow.refuse(None)
             flow.end()
 
 
@@ -238,8 +239,9 @@ class RemoteFlow:
             self.connection.refuse(reason)
 
     def lose(self, reason: str) -> None:
-        """Its worker has ended, and the kernel has reset what it had accepted."""
-        self.refuse(None)
+        """Its worker has ended, and the kernel has reset what it had accepted. A client that still
+        waits is not answered: it asks again, and another process carries it."""
+        self.refuse(TimeoutError())
         if not self.is_closed:
             self.report.error("client", "relay", "internal", reason)
         self._close("error")
