@@ -15,7 +15,14 @@ import trio
 from mitml4.address import Address
 from mitml4.net.place import HERE, Place
 
-__all__ = ["EXHAUSTED", "abort", "connect", "set_ip_transparent", "source_towards"]
+__all__ = [
+    "EXHAUSTED",
+    "abort",
+    "connect",
+    "reset_on_close",
+    "set_ip_transparent",
+    "source_towards",
+]
 
 # Not in Python's socket module: linux/in6.h, linux/in.h.
 _IPV6_TRANSPARENT: Final = 75
@@ -95,8 +102,14 @@ def abort(sock: socket.socket) -> None:
     """Close with a RST: the other side sees a reset or a refusal, not an orderly end. Raises
     nothing."""
     with suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
+        reset_on_close(sock)
     sock.close()
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """However it is closed, also by the kernel, the other side sees a reset. What a listener
+    accepts inherits it. Raises OSError."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
 
 
 def set_ip_transparent(sock: socket.socket) -> None:

@@ -44,6 +44,21 @@ async def test_one_that_was_reset_before_it_is_accepted_is_no_error(listener: Li
         accepted.socket.close()
 
 
+async def test_one_that_is_lost_on_its_way_to_another_process_is_reset(listener: Listener) -> None:
+    """Not ended, as if the server had nothing to say."""
+    with socket.create_connection(("127.0.0.1", listener.address.port)) as client:
+        with trio.fail_after(5):
+            accepted = await listener.accept()
+        ours, theirs = socket.socketpair()
+        with ours:
+            socket.send_fds(ours, [b"x"], [accepted.socket.fileno()])
+            accepted.socket.close()
+            theirs.close()  # unread
+        client.settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            client.recv(1)
+
+
 async def test_closing_wakes_who_waits(listener: Listener) -> None:
     async with trio.open_nursery() as nursery:
 
