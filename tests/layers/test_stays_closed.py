@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 
 from mitml4.events import FlowLayer
-from mitml4.protocols.tls.hello import Extension
+from mitml4.protocols.tls.hello import Extension, parse_client_hello
 from mitml4.protocols.tls.protocol import TlsDetails
 from mitml4.tls.engine_memory import Engine
 from tests.tls.bridge.scripted import Offer, Server12, Server13, only_1_2, with_extensions
@@ -131,3 +131,36 @@ def test_an_answer_that_nobody_knows_is_passed_through(
     assert tls.action == "passthrough"
     assert isinstance(tls.details, TlsDetails)
     assert tls.details.passthrough == f"extension {UNKNOWN}"
+
+
+def test_where_it_cannot_be_passed_through_any_more_openssl_goes_on(flow_lab) -> None:
+    """Behind STARTTLS: the client's wish is left out, and the next connection passes through."""
+    offer = Offer(more={UNKNOWN: b""})
+    hello = offer.records()
+    offered: list[bool] = []
+
+    async def client(end: End) -> None:
+        await end.expect(GREETING)
+        await end.send(START)
+        await end.expect(GO)
+        await end.send(hello)
+        await end.expect_eof()
+        await end.send_eof()
+
+    async def server(end: End) -> None:
+        await end.send(GREETING)
+        await end.expect(START)
+        await end.send(GO)
+        got = await end.receive_some()
+        parsed = parse_client_hello(got)
+        assert parsed
+        offered.append(parsed.has(UNKNOWN))
+        if offered[-1]:
+            far = Server13(got, {"encrypted_extensions": with_extensions((UNKNOWN, b"?"))})
+            far.send_flight()
+            await end.send(far.taken())
+        await end.send_eof()
+
+    out = flow_lab.run(client, server)
+    out.check()
+    assert offered == [True, False]
