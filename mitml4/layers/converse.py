@@ -72,7 +72,7 @@ class Follower:
         self._fresh = dict.fromkeys(DIRECTIONS, b"")
         """What the engine is shown: bytes that are there, and neither claimed nor moved."""
         self._first: dict[Direction, EngineAction] = {}
-        """The first actions."""
+        """The first actions, until they are performed."""
         self._waits: dict[Direction, tuple[Wait, trio.CancelScope | None]] = {}
         """What the lanes wait for that have not been woken, and the scope of the wait, if it has
         one."""
@@ -80,7 +80,7 @@ class Follower:
             Rules(budget=bridge.budget, hands_over_tls=True),
             self,
             context,
-            ahead={direction: bridge.lane(direction).ahead for direction in DIRECTIONS},
+            ahead={Direction.UP: bridge.up.ahead, Direction.DOWN: bridge.down.ahead},
             framing=bridge.framing,
         )
 
@@ -106,10 +106,11 @@ class Follower:
         if plaintext := self._bridge.plaintext:
             plaintext.innermost = lambda: engine.innermost
         try:
-            self._ask_first()
-            if all(action is WAIT for action in self._first.values()):
-                await self._wait_first()
-            if not all(map(_is_done, self._first.values())):
+            up, down = self._ask_first()
+            if up is WAIT and down is WAIT:
+                up, down = await self._wait_first()
+            if not (_is_done(up) and _is_done(down)):
+                self._first = {Direction.UP: up, Direction.DOWN: down}
                 await self._bridge.follow(self._move)
         except OSError:
             engine.conclude()
@@ -119,18 +120,20 @@ class Follower:
             engine.let_go()
         return engine
 
-    def _ask_first(self) -> None:
+    def _ask_first(self) -> tuple[EngineAction, EngineAction]:
         """Both first actions. What has come together is the client's first."""
-        for direction in DIRECTIONS:
-            self._fresh[direction] = self._bridge.lane(direction).unread_nowait()
-            self._first[direction] = self._engine.next_action(direction, self._fresh[direction])
+        engine, fresh, bridge = self._engine, self._fresh, self._bridge
+        fresh[Direction.UP] = bridge.up.unread_nowait()
+        up = engine.next_action(Direction.UP, fresh[Direction.UP])
+        fresh[Direction.DOWN] = bridge.down.unread_nowait()
+        return up, engine.next_action(Direction.DOWN, fresh[Direction.DOWN])
 
-    async def _wait_first(self) -> None:
+    async def _wait_first(self) -> tuple[EngineAction, EngineAction]:
         """Ask again when the first bytes have come. Raises OSError for a reset, where many flows
         are dropped together a few at a time."""
         await self._bridge.wait_first()
         try:
-            self._ask_first()
+            return self._ask_first()
         except OSError:
             await self._bridge.up.relay.take_turn_to_end()
             raise

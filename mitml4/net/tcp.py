@@ -72,6 +72,7 @@ class TcpStream(Transport):
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         urgent.expect_on(sock)
         self.socket = sock
+        self._is_closed = False
         self._has_said_end = False
         self._low_water = 1
         self._kept = bytearray()
@@ -260,7 +261,7 @@ class TcpStream(Transport):
 
     @property
     def is_closed(self) -> bool:
-        return self.socket.fileno() < 0
+        return self._is_closed
 
     @property
     def is_gone(self) -> bool:
@@ -367,6 +368,7 @@ class TcpStream(Transport):
             self._let_go()
 
     def _let_go(self) -> None:
+        self._is_closed = True
         trio.lowlevel.notify_closing(self.socket)
         self.socket.close()
 
