@@ -9,6 +9,7 @@ from itertools import product
 
 import pytest
 import trio
+from OpenSSL import SSL
 from trio.testing import wait_all_tasks_blocked
 
 from mitml4.engine import interpreter
@@ -19,7 +20,7 @@ from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
-from mitml4.net.memory import memory_pair
+from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.payload.budget import SessionPayload
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Direction
@@ -27,8 +28,11 @@ from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import FlowPolicy
 from mitml4.protocols.tls.records import RecordType
 from mitml4.tls.bridged_stream import BridgedStream
+from mitml4.tls.offer import prepare
+from mitml4.tls.stream import tls_over
 from tests.engine.test_splits import GET, HELLO, SCRIPTS
-from tests.layers.conftest import note_sent
+from tests.layers.conftest import HELLO as CLIENT_HELLO
+from tests.layers.conftest import End, FlowLab, note_sent
 from tests.tls.bridge.ends import Far
 
 UP, DOWN = Direction.UP, Direction.DOWN
@@ -113,6 +117,45 @@ class Ends:
         await (self.client if direction is UP else self.server).send_all(memoryview(data))
         await wait_all_tasks_blocked()
         return self.pieces
+
+
+def test_a_request_that_comes_with_finished_leaves_with_ours(flow_lab: FlowLab) -> None:
+    pieces: list[bytes] = []
+
+    async def client(end: End) -> None:
+        stream = tls_over(end.stream, end.contexts.client)
+        prepare(stream.connection, CLIENT_HELLO)
+        connection = stream.connection
+        while True:
+            try:
+                connection.do_handshake()
+                break
+            except SSL.WantReadError:
+                await end.send(connection.bio_read(1 << 16))
+                connection.bio_write(await end.receive_some())
+        connection.send(GET)
+        await end.send(connection.bio_read(1 << 16))
+        end.stream = stream
+        await end.expect(b"hello")
+        await end.send_eof()
+
+    async def server(end: End) -> None:
+        assert isinstance(end.stream, MemoryStream)
+        note_sent(end.stream.far, pieces)
+        await end.start_tls(as_server=True)
+        await end.expect(GET)
+        await end.send(b"hello")
+        await end.expect_eof()
+
+    out = flow_lab.run(client, server)
+    out.check()
+    assert out.met == {"client": "all", "server": "all"}
+    [answer] = [each for each in pieces if each[0] == RecordType.CHANGE_CIPHER_SPEC]
+    kinds = []
+    while answer:
+        kinds.append(answer[0])
+        answer = answer[5 + int.from_bytes(answer[3:5], "big") :]
+    assert kinds == [RecordType.CHANGE_CIPHER_SPEC, DATA, DATA]
 
 
 @pytest.mark.parametrize("script", [b"HTTP/1.1 200 OK\r\n\r\nhello", b"some other bytes"])
