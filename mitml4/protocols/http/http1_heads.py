@@ -216,6 +216,12 @@ NO_BODY: Final = (Part.COUNTED, 0)
 
 def framing(fields: Fields, version: bytes, *, request: bool) -> tuple[Part, int]:
     """How the body of a message is delimited (RFC 9112 §6.3), and its length if it has one."""
+    if b"transfer-encoding" not in fields.named:  # most have one length or none
+        values = fields.named.get(b"content-length", ())
+        if not values:
+            return NO_BODY if request else (Part.UNTIL_END, 0)
+        if len(values) == 1 and values[0].isdigit() and len(values[0]) <= MAX_LENGTH_DIGITS:
+            return Part.COUNTED, int(values[0])
     codings = [coding for coding in fields.items(b"transfer-encoding") if coding != b"identity"]
     lengths = set(fields.items(b"content-length"))
     if codings:

@@ -2,8 +2,9 @@
 connection, and on others to the same site.
 
 What is in a head depends on its bytes alone. A head that is remembered is therefore found by its
-bytes, without being read. One that is not usual (long, malformed, CONNECT, an `Upgrade`, a target
-that names a host, a final empty line in another form) is None here, and read in http1_conversation.
+bytes, without being read. One that is not usual (long, malformed, CONNECT or an unknown method, an
+`Upgrade`, a target that names a host or has blanks, an empty line in another form) is None here,
+and read in http1_conversation.
 """
 
 from __future__ import annotations
@@ -13,15 +14,8 @@ from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
-from mitml4.protocols.http.http1_heads import (
-    HEAD_END,
-    REQUEST_LINE,
-    STATUS_LINE,
-    Fields,
-    Part,
-    framing,
-)
-from mitml4.protocols.wire_text import text
+from mitml4.protocols.http.http1_heads import Fields, Part, framing
+from mitml4.protocols.http.http1_opening import KNOWN_METHODS
 
 __all__ = ["UsualRequest", "UsualResponse", "usual_request", "usual_response"]
 
@@ -29,8 +23,11 @@ _END: Final = b"\r\n\r\n"
 _LONGEST: Final = 1024
 _REMEMBERED: Final = 128
 """Heads, of requests and of responses each: half a megabyte at most."""
-_CONTINUES: Final = 200
-"""A final response has this status, or a higher one (RFC 9110 §15)."""
+_METHODS: Final = {method: method.decode() for method in KNOWN_METHODS}
+_VERSIONS: Final = {version: version.decode() for version in (b"HTTP/1.0", b"HTTP/1.1")}
+_STATUSES: Final = {b"%d" % status: status for status in range(200, 1000)}
+"""Those of final responses (RFC 9110 §15)."""
+_CONTROLS: Final = bytes([*range(0x20), 0x7F])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,44 +77,48 @@ def usual_response(data: bytes, at: int) -> UsualResponse | None:
 
 @lru_cache(_REMEMBERED)
 def _request(head: bytes) -> UsualRequest | None:
-    line = REQUEST_LINE.match(head)
-    if line is None or not line["target"].startswith(b"/"):
+    line, section = _parts(head)
+    words = line.removesuffix(b"\r").split(b" ")
+    if len(words) != 3:
         return None
-    section_end = _section_end(head, line.end() - 1)
-    if section_end is None:
+    method, target, version = words
+    if method not in _METHODS or version not in _VERSIONS or not target.startswith(b"/"):
         return None
-    section = head[line.end() : section_end]
     try:
         fields = Fields.of(section)
-        body = framing(fields, line["version"], request=True)
+        body = framing(fields, version, request=True)
     except ProtocolError:
         return None
-    if b"upgrade" in fields.named:
+    if b"upgrade" in fields.named or len(target.translate(None, _CONTROLS)) != len(target):
         return None
     return UsualRequest(
-        line["method"], text(line["method"]), line["target"], text(line["version"]), section,
+        method, _METHODS[method], target, _VERSIONS[version], section,
         fields, fields.first(b"host"), fields.content_type, body, len(head),
     )  # fmt: skip
 
 
 @lru_cache(_REMEMBERED)
 def _response(head: bytes) -> UsualResponse | None:
-    line = STATUS_LINE.match(head)
-    section_end = _section_end(head, 0)
-    if line is None or section_end is None or (status := int(line["status"])) < _CONTINUES:
+    line, section = _parts(head)
+    version, _, rest = line.partition(b" ")
+    status = _STATUSES.get(rest[:3])
+    if version not in _VERSIONS or status is None or rest[3:4] not in (b" ", b"\r"):
         return None
     try:
-        fields = Fields.of(head[head.index(b"\n") + 1 : section_end])
-        body = framing(fields, line["version"], request=False)
+        fields = Fields.of(section)
+        body = framing(fields, version, request=False)
     except ProtocolError:
         return None
     return UsualResponse(
-        status, text(line["version"]), fields, fields.content_type, body,
-        fields.ends_connection(line["version"]), len(head),
+        status, _VERSIONS[version], fields, fields.content_type, body,
+        fields.ends_connection(version), len(head),
     )  # fmt: skip
 
 
-def _section_end(head: bytes, start: int) -> int | None:
-    """Where the header section ends, if the head ends behind it and not before."""
-    end = HEAD_END.search(head, start)
-    return end.start() if end and end.end() == len(head) else None
+def _parts(head: bytes) -> tuple[bytes, bytes]:
+    """The first line, without its line feed, and the header section; nothing if an empty line
+    stands before the end."""
+    if b"\n\n" in head or head.find(b"\n\r\n") != len(head) - 3:
+        return b"", b""
+    line, _, section = head[:-3].partition(b"\n")
+    return line, section
