@@ -81,7 +81,9 @@ def _read(
     argv = [sys.executable, "-I", "-S", _USAGE, str(output), *reader.argv, *options]
     argv += [str(capture.path)] * times
     capture = replace(capture, packets=capture.packets * times, flows=capture.flows * times)
-    done = subprocess.run(argv, check=True, capture_output=True, text=True)
+    # An installed program has its modules compiled, so it may write what is compiled here.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    done = subprocess.run(argv, check=True, capture_output=True, text=True, env=environment)
     used = json.loads(done.stdout)
     if used["exit"]:
         last = next(reversed(done.stderr.strip().splitlines()), "it said nothing")
