@@ -227,7 +227,8 @@ FAILURES: Final = frozenset({"reset", "refused", "timeout", "error"})
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowClose(Event):
     """Exactly one per flow.open, always the last of its flow. The bytes are 0 where the process
-    that carried the flow has ended (`flow.error` of the kind `internal`).
+    that carried the flow has ended (`flow.error` of the kind `internal`). A client that resets its
+    connection once it was sent the server's end has `closed` it, without reading all.
     """
 
     type: ClassVar[str] = "flow.close"

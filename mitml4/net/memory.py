@@ -274,6 +274,10 @@ class MemoryStream(Transport):
         return 0
 
     @property
+    def may_have_all(self) -> bool:
+        return self._sent_eof
+
+    @property
     def wire_bytes(self) -> tuple[int, int]:
         return self._received, self._sent
 

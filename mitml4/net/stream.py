@@ -274,6 +274,12 @@ class Transport(Stream):
 
     @property
     @abstractmethod
+    def may_have_all(self) -> bool:
+        """Whether the far side was sent the end of the stream, and has acknowledged all before it
+        but 64 KiB at most. Also known after a reset."""
+
+    @property
+    @abstractmethod
     def wire_bytes(self) -> tuple[int, int]:
         """Payload bytes (received, sent) so far; final after closing."""
 

@@ -37,6 +37,8 @@ _FEW_PACKETS_MEMORY: Final = 256 * 1024
 _MEMORY_PER_BYTE: Final = 16
 _MAX_TINY_PACKETS: Final = 8192
 """The number of bytes per read if packets have less than 50 bytes each: takes a millisecond."""
+_LAST_BYTES: Final = 64 * 1024
+"""What a far side may have received that has not acknowledged it: a window."""
 
 _SO_MEMINFO: Final = (
     55  # asm-generic/socket.h; linux/sock_diag.h: the first is SK_MEMINFO_RMEM_ALLOC
@@ -326,12 +328,17 @@ class TcpStream(Transport):
 
     def unsent_count(self) -> int:
         try:
-            if self.is_gone:
-                return 0
-            queued = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4))
-            return int(struct.unpack("i", queued)[0])
+            return 0 if self.is_gone else self._unacknowledged_count()
         except OSError:
             return 0
+
+    @property
+    def may_have_all(self) -> bool:
+        return self._has_said_end and self._unacknowledged_count() <= _LAST_BYTES
+
+    def _unacknowledged_count(self) -> int:
+        queued = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4))
+        return int(struct.unpack("i", queued)[0])
 
     async def wait_end(self) -> None:
         self._stops_at_urgent = False

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import socket
 import ssl
+import struct
+from contextlib import suppress
 
 import pytest
 import trio
@@ -82,6 +84,43 @@ async def test_a_reset_of_the_server_resets_the_client(lab) -> None:
         with pytest.raises(trio.BrokenResourceError), trio.fail_after(5):
             await client.receive_some()
         assert (await proxy.wait_closed()).reason == "reset"
+
+
+def _has_end(sock) -> bool:
+    """Whether the FIN has come: tcp(7), CLOSE_WAIT of net/tcp_states.h."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == 8
+
+
+@pytest.mark.parametrize(
+    ("size", "server_ends", "reason"),
+    [(100, True, "closed"), (100, False, "reset"), (32 << 20, True, "reset")],
+)
+async def test_a_client_that_resets_behind_the_servers_end_has_closed(
+    lab, size: int, server_ends: bool, reason: str
+) -> None:
+    """As programs do that close without reading the end of TLS. Who has cut what was still on its
+    way has not."""
+
+    async def server(stream: trio.SocketStream) -> None:
+        await stream.receive_some()
+        with suppress(trio.BrokenResourceError):  # the client does not read it all
+            await stream.send_all(b"\x00" + bytes(size))
+            if server_ends:
+                await stream.send_eof()
+            await stream.receive_some()
+
+    async with lab(server) as proxy:
+        client = await proxy.connect()
+        await client.send_all(b"\x00go")
+        await client.receive_some(1)
+        if reason == "closed":
+            with trio.fail_after(5):
+                while not _has_end(client.socket):  # noqa: ASYNC110 - no event tells
+                    await trio.sleep(0.01)
+        client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.socket.close()
+        assert (await proxy.wait_closed()).reason == reason
+    assert not proxy.of(FlowError)
 
 
 async def test_both_directions_at_once_do_not_wait_for_each_other(lab) -> None:

@@ -398,10 +398,17 @@ class Flow:
             with trio.move_on_after(_DRAIN_BEFORE_RESET_S):
                 while any(side.is_delivering for side in sides):  # noqa: ASYNC110 - no event tells
                     await trio.sleep(0.005)
+        is_over = kind == "reset" and self._has_client_closed()
         self._abort()
         if kind == "internal" or isinstance(error, BrokenTlsError):
             return "error"
-        return kind
+        return "closed" if is_over else kind
+
+    def _has_client_closed(self) -> bool:
+        """Whether the client has reset a connection that the server had ended. So do programs that
+        close without reading the end of TLS: it is no failure."""
+        client = self._client_side
+        return client is not None and client.is_gone and client.may_have_all
 
     def _side_lost(self) -> Side:
         return "client" if self._client_side and self._client_side.is_gone else "server"
