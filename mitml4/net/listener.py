@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Protocol, TypeAlias
 
 import trio
@@ -47,6 +47,8 @@ _NO_DESCRIPTOR: Final = (errno.EMFILE, errno.ENFILE)
 
 _AT_ONCE: Final = 32
 """The number of connections that are accepted before other tasks run."""
+_MOST_ARRIVED: Final = 1024
+"""The same where somebody has to know now who has arrived."""
 
 
 class IncomingConnection(Protocol):
@@ -128,10 +130,18 @@ class Listener:
                     await trio.sleep(_PAUSE_S)
                 await trio.lowlevel.checkpoint()
                 continue
+            if accepted := _known(sock, peer):
+                return accepted
+
+    def arrived(self) -> Iterator[Accepted]:
+        """Those that wait already, as far as there are descriptors for them."""
+        for _ in range(_MOST_ARRIVED):
             try:
-                return Accepted(sock, Address.of(peer), Address.of(sock.getsockname()))
-            except OSError:  # it was reset, and has no peer address any more
-                abort(sock)
+                accepted = _known(*self._backlog.accept())
+            except OSError:
+                return
+            if accepted:
+                yield accepted
 
     async def _next(self) -> tuple[socket.socket, SocketName]:
         """A connection, at once if one waits: if every flow had its turn between two accepts, the
@@ -172,6 +182,15 @@ class Listener:
         if self._spare is not None:
             os.close(self._spare)
             self._spare = None
+
+
+def _known(sock: socket.socket, peer: SocketName) -> Accepted | None:
+    """None: it was reset, and has no address any more."""
+    try:
+        return Accepted(sock, Address.of(peer), Address.of(sock.getsockname()))
+    except OSError:
+        abort(sock)
+        return None
 
 
 def _spare_descriptor() -> int | None:

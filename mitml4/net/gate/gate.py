@@ -28,7 +28,7 @@ from mitml4.dataclass import dataclass
 from mitml4.net.dial import abort
 from mitml4.net.gate.nflog import LoggedPacket, logged_packets
 from mitml4.net.gate.syn import Syn
-from mitml4.net.listener import Arrived, Ends, IncomingConnection, Listener
+from mitml4.net.listener import Accepted, Arrived, Ends, IncomingConnection, Listener
 from mitml4.net.netlink import receive_nowait
 from mitml4.net.tcp import TcpStream
 
@@ -167,6 +167,7 @@ class SynGate:
 
     def give_up(self) -> None:
         """Wait no longer for the accepted connections that have not arrived."""
+        self.take_arrived()
         for pending in list(self.admitted.values()):
             pending.give_up()
 
@@ -225,6 +226,7 @@ class SynGate:
                 self._look_for_missing(trio.current_time())
 
     def _look_for_missing(self, now: float) -> None:
+        self.take_arrived()  # after a time in which this process did not run
         for pending, since in list(self.awaited.items()):
             if now - since < _ARRIVES_SOON_S:
                 return
@@ -236,11 +238,19 @@ class SynGate:
 
     async def _accept_admitted(self) -> None:
         while True:
-            accepted = await self._listener.accept()
-            if pending := self.admitted.get((accepted.peer, accepted.own)):
-                pending.arrive(accepted.socket)
-            else:  # its client was too slow, or connected to the listener directly
-                abort(accepted.socket)
+            self._take(await self._listener.accept())
+
+    def take_arrived(self) -> None:
+        """Take the connections that have arrived already: one that is withdrawn then would have a
+        client that has been answered, and that no reset reaches any more."""
+        for accepted in self._listener.arrived():
+            self._take(accepted)
+
+    def _take(self, accepted: Accepted) -> None:
+        if pending := self.admitted.get((accepted.peer, accepted.own)):
+            pending.arrive(accepted.socket)
+        else:  # its client was too slow, or connected to the listener directly
+            abort(accepted.socket)
 
 
 class PendingConnection:
@@ -311,13 +321,18 @@ class PendingConnection:
 
     def refuse(self, reason: OSError | None) -> None:
         """Refuse it with the error of the server's side; without an error, with a RST. One that was
-        accepted and has not arrived gets no answer, so that its client asks again."""
+        accepted gets a RST if it has arrived; otherwise no answer, so that its client asks again.
+        """
         if not self._is_waiting:
             return
-        self._leave()
         if self._is_let_in:
-            self._gate.channel.withdraw(self.held)
+            self._arrived = _reset
+            self._gate.take_arrived()
+            if self._is_waiting:
+                self._leave()
+                self._gate.channel.withdraw(self.held)
             return
+        self._leave()
         if isinstance(reason, TimeoutError):
             return  # without mitml4, the client would get no answer either
         unreachable = reason is not None and reason.errno in _UNREACHABLE
@@ -363,6 +378,11 @@ class PendingConnection:
         self._gate.awaited.pop(self, None)
         if self._ends is not None:
             self._gate.admitted.pop(self._ends, None)
+
+
+def _reset(sock: socket.socket | None) -> None:
+    if sock:
+        abort(sock)
 
 
 def _pair(held: HeldSyn) -> _Pair:

@@ -275,9 +275,10 @@ async def test_the_end_of_one_that_was_given_up_leaves_the_next_of_its_client_al
 
 
 @pytest.mark.parametrize("is_cancelled", [False, True])
-async def test_a_client_that_is_not_waited_for_any_more_is_reset_when_it_arrives(
+async def test_a_client_that_has_arrived_when_it_is_refused_is_reset(
     gate: Any, is_cancelled: bool
 ) -> None:
+    """Not withdrawn: nothing would tell it any more."""
     gate.channel.ask(1001)
     connection = await gate.accept()
     if is_cancelled:
@@ -287,14 +288,34 @@ async def test_a_client_that_is_not_waited_for_any_more_is_reset_when_it_arrives
     else:
         connection.let_in(lambda _: pytest.fail("it was refused"))
         connection.refuse(None)
-    assert gate.channel.withdrawn == [1001]
     assert (gate.pending, gate.admitted, gate.awaited) == ({}, {}, {})
+    assert gate.channel.withdrawn == []
     (client,) = gate.channel.clients
-    client.setblocking(False)
-    with trio.fail_after(5):
-        await trio.lowlevel.wait_readable(client)
     with pytest.raises(ConnectionResetError):
         client.recv(1)
+
+
+async def test_a_client_that_has_not_arrived_when_it_is_refused_is_withdrawn(gate: Any) -> None:
+    gate.channel.loses = True
+    gate.channel.ask(1001)
+    connection = await gate.accept()
+    connection.let_in(lambda _: pytest.fail("it was refused"))
+    connection.refuse(None)
+    assert gate.channel.withdrawn == [1001]
+    assert (gate.pending, gate.admitted, gate.awaited) == ({}, {}, {})
+
+
+async def test_who_has_arrived_is_not_given_up_after_a_time_without_turns(gate: Any) -> None:
+    """As in a session that was stopped."""
+    gate.channel.ask(1001)
+    connection = await gate.accept()
+    found: list[socket.socket | None] = []
+    connection.let_in(found.append)
+    gate._look_for_missing(trio.current_time() + 60)
+    (sock,) = found
+    assert sock
+    sock.close()
+    assert gate.channel.withdrawn == []
 
 
 async def test_whoever_comes_to_the_listener_itself_is_reset(gate: Any) -> None:
