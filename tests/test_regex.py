@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
+import mitml4
 from mitml4.regex import regex
 
 
@@ -26,3 +28,16 @@ def test_a_regex_behaves_as_a_compiled_one(monkeypatch: pytest.MonkeyPatch) -> N
     assert (ours.pattern, ours.flags) == (standard.pattern, standard.flags)
     with pytest.raises(AttributeError):
         getattr(ours, "unknown")  # noqa: B009
+
+
+def test_no_group_is_repeated_possessively() -> None:
+    """Some versions of Python that are supported do that wrongly."""
+    sources = [*Path(mitml4.__file__).parent.rglob("*.py")]
+    assert len(sources) > 100
+    found = {
+        f"{path.name}: {line.strip()}"
+        for path in sources
+        for line in path.read_text().splitlines()
+        if re.search(r"\)(?:[*+?]|\{[0-9,]+\})\+", line)
+    }
+    assert not found

@@ -54,9 +54,9 @@ _STANZA_BEGUN: Final = regex(rb"<(?:iq|message|presence) [^>]{0,2040}")
 """RFC 6120 §8.1: the beginning of a capture from the middle of a stream."""
 _PROLOGUE_BEGUN: Final = prefix_pattern(*(re.escape(b"<?xml"[at : at + 1]) for at in range(5)))
 
-# Repetitions are possessive, so that a tag which does not end costs one pass.
+# No two parts begin with the same byte, so that a tag which does not end costs one pass and back.
 _TAG: Final = regex(
-    rb"<(?P<close>/)?(?P<name>[^\s<>/!?'\"=]++)(?:[^<>'\"]++|'[^'<]*+'|\"[^\"<]*+\")*+>"
+    rb"<(?P<close>/)?(?P<name>[^\s<>/!?'\"=]++)(?:[^<>'\"]++|'[^'<]*+'|\"[^\"<]*+\")*>"
 )
 _OTHERS: Final = ((b"<![CDATA[", b"]]>"), (b"<!--", b"-->"), (b"<?", b"?>"))
 """Other markup that begins with `<`, and its end."""

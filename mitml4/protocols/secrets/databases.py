@@ -21,7 +21,8 @@ class Redis(SecretFinder):
     """AUTH, HELLO with AUTH, and commands that set or pass on a password."""
 
     _WORD: Final = regex(
-        rb"(?=[^ \r\n])(?:\"(?:[^\"\\\r\n]|\\.)*+\"|'[^'\r\n]*+'|[^ \r\n\"'])*+(?:[\"'][^\r\n]*+)?"
+        rb"(?=[^ \r\n])(?:\"[^\"\\\r\n]*+(?:\\.[^\"\\\r\n]*+)*\"|'[^'\r\n]*+'|[^ \r\n\"']++)*"
+        rb"(?:[\"'][^\r\n]*+)?"
     )
     """A word, quoted or not; a quote that does not end goes on to the end of the line."""
     _LONGEST_NAME: Final = 64

@@ -124,7 +124,7 @@ class Stomp(Lines):
 class Nats(Lines):
     """The JSON of a CONNECT (docs.nats.io, "Client Protocol")."""
 
-    _MEMBER: Final = regex(rb'"(?:pass|auth_token|jwt|sig)"\s*:\s*"((?:[^"\\]|\\.)*+)"')
+    _MEMBER: Final = regex(rb'"(?:pass|auth_token|jwt|sig)"\s*:\s*"([^"\\]*+(?:\\.[^"\\]*+)*)"')
 
     def line(self, start: int, line: bytes) -> None:
         if line[:8].upper() == b"CONNECT ":
@@ -153,7 +153,7 @@ class Imap(Lines):
     sasl = regex(rb"[^ ]+ AUTHENTICATE +[^ ]+(?: +([^ =].*))?.*", re.IGNORECASE)
     _LOGIN: Final = regex(rb"[^ \r\n]+ LOGIN +", re.IGNORECASE)
     _STRING: Final = regex(
-        rb'"(?P<quoted>(?:[^"\\\r\n]|\\.)*+)"|\{(?P<length>[0-9]{1,5})\+?\}\r?\n'
+        rb'"(?P<quoted>[^"\\\r\n]*+(?:\\.[^"\\\r\n]*+)*)"|\{(?P<length>[0-9]{1,5})\+?\}\r?\n'
         rb'|(?P<atom>[^ "{\r\n]++)'
     )
 
