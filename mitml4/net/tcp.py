@@ -208,10 +208,11 @@ class TcpStream(Transport):
 
     @property
     def is_at_end(self) -> bool:
-        try:
-            return not self._kept and not self.socket.recv(1, socket.MSG_PEEK)
-        except OSError:  # nothing has come, or a reset, which `raise_if_reset` finds again
+        # Not by reading: the kernel reports a reset only once.
+        state = self._state
+        if state not in _FIN_RECEIVED and (state != _CLOSE or self._holds_error()):
             return False
+        return not self.unread_count()
 
     def discard(self, count: int) -> None:
         kept = min(count, len(self._kept))

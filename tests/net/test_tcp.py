@@ -73,6 +73,25 @@ async def test_the_last_bytes_leave_in_one_packet_with_the_end() -> None:
     stream.close()
 
 
+async def test_a_reset_is_not_taken_for_the_end_and_is_still_reported() -> None:
+    """Also where we have ended before, so that nothing but its error tells that it was a reset."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    stream = TcpStream(near)
+    with trio.fail_after(5):
+        await stream.send_eof()
+        far.sendall(b"last")
+        await stream.wait_receivable()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        stream.discard(4)
+        assert not stream.is_at_end
+        with pytest.raises(ConnectionResetError):
+            await stream.wait_end()
+    stream.close()
+
+
 async def test_a_packet_that_comes_while_one_looks_is_seen_whole(monkeypatch) -> None:
     """Where nothing was counted, a first byte is not all that there is."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
