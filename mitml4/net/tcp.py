@@ -347,12 +347,13 @@ class TcpStream(Transport):
         self.raise_if_reset()
 
     async def send_eof(self, *, fed_by: Transport | None = None) -> None:
-        self._has_said_end = True
         try:
             self.socket.shutdown(socket.SHUT_WR)
         except OSError as error:
             if error.errno != errno.ENOTCONN:  # it was reset meanwhile, which receiving will report
                 raise
+        else:
+            self._has_said_end = True
 
     async def send_last(
         self, data: memoryview, *, ends_below: bool = False, fed_by: Transport | None = None

@@ -92,6 +92,25 @@ async def test_a_reset_is_not_taken_for_the_end_and_is_still_reported() -> None:
     stream.close()
 
 
+async def test_an_end_that_comes_behind_a_reset_does_not_hide_it() -> None:
+    """Also where sending has met the reset first, which the kernel reports only once."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    stream = TcpStream(near)
+    far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    far.close()
+    with trio.fail_after(5):
+        await stream.wait_receivable()
+        with pytest.raises(ConnectionResetError):
+            await stream.send_all(memoryview(b"close_notify"))
+        await stream.send_eof()
+        assert not stream.may_have_all
+        with pytest.raises(ConnectionResetError):
+            await stream.wait_end()
+    stream.close()
+
+
 async def test_a_packet_that_comes_while_one_looks_is_seen_whole(monkeypatch) -> None:
     """Where nothing was counted, a first byte is not all that there is."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
