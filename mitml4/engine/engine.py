@@ -292,10 +292,11 @@ class Engine(Interpreter):
         ahead = side.ahead
         unclaimed = _behind(ahead, data) if ahead else data
         if len(unclaimed) > side.tried:
+            count_ahead = len(ahead)  # a fault clears it
             if taken := self._show(side, unclaimed):
                 side.held_since = None
-                if ahead:
-                    moved = min(len(ahead), taken)
+                if count_ahead:
+                    moved = min(count_ahead, taken)
                     del ahead[:moved]
                     taken -= moved
                 return Move(taken) if taken else None

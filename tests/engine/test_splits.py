@@ -79,6 +79,14 @@ def play(script: list[Step]) -> tuple[object, ...]:
     return record.layers, record.protocol_events, record.faults, moved, replay.over
 
 
+def test_bytes_that_moved_ahead_of_a_fault_do_not_move_again() -> None:
+    """The fault comes with the message whose first bytes have moved."""
+    said = GET + b"GET\t/ HTTP/1.1\r\n\r\nhello"
+    whole = play([(UP, said), *ENDS])
+    for at in range(1, len(said)):
+        assert play([(UP, said[:at]), (UP, said[at:]), *ENDS]) == whole
+
+
 def test_what_is_told_of_a_layer_has_what_the_answer_shows() -> None:
     """The request's event waits for it, since events are told behind their layer."""
     asked = (UP, b"CONNECT a.test:443 HTTP/1.1\r\nHost: a.test\r\n\r\n")
