@@ -275,7 +275,7 @@ class MemoryStream(Transport):
 
     @property
     def may_have_all(self) -> bool:
-        return self._sent_eof
+        return self._sent_eof and not self.is_closed
 
     @property
     def wire_bytes(self) -> tuple[int, int]:

@@ -276,7 +276,7 @@ class Transport(Stream):
     @abstractmethod
     def may_have_all(self) -> bool:
         """Whether the far side was sent the end of the stream, and has acknowledged all before it
-        but 64 KiB at most. Also known after a reset."""
+        but 64 KiB at most. Also known after a reset; False once it is closed here."""
 
     @property
     @abstractmethod

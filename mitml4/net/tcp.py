@@ -335,7 +335,9 @@ class TcpStream(Transport):
 
     @property
     def may_have_all(self) -> bool:
-        return self._has_said_end and self._unacknowledged_count() <= _LAST_BYTES
+        if self.is_closed or not self._has_said_end:
+            return False
+        return self._unacknowledged_count() <= _LAST_BYTES
 
     def _unacknowledged_count(self) -> int:
         queued = fcntl.ioctl(self.socket, termios.TIOCOUTQ, bytes(4))

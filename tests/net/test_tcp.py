@@ -19,14 +19,19 @@ from mitml4.net.tcp import TcpStream
 ROUNDS = 40
 
 
+def connected() -> tuple[TcpStream, socket.socket]:
+    """A stream, and the far end of its connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        far = socket.create_connection(listener.getsockname())
+        near, _ = listener.accept()
+    return TcpStream(near), far
+
+
 async def test_many_packets_are_not_looked_at_again_and_again(monkeypatch) -> None:
     """The kernel would look at each of them for each that is asked for: they are read instead, and
     the bytes come out as they would otherwise."""
     monkeypatch.setattr("mitml4.net.tcp._FEW_PACKETS_MEMORY", 0)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    stream = TcpStream(near)
+    stream, far = connected()
     data = bytes(range(256)) * ROUNDS
     seen = b""
     with far, trio.fail_after(5):
@@ -52,10 +57,7 @@ async def test_the_last_bytes_leave_in_one_packet_with_the_end() -> None:
         info = end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 144)
         return int(struct.unpack_from("=I", info, 140)[0])
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    stream = TcpStream(near)
+    stream, far = connected()
     before = packets(far)
     with far, trio.fail_after(5):
         assert not stream.is_at_end
@@ -75,10 +77,7 @@ async def test_the_last_bytes_leave_in_one_packet_with_the_end() -> None:
 
 async def test_a_reset_is_not_taken_for_the_end_and_is_still_reported() -> None:
     """Also where we have ended before, so that nothing but its error tells that it was a reset."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    stream = TcpStream(near)
+    stream, far = connected()
     with trio.fail_after(5):
         await stream.send_eof()
         far.sendall(b"last")
@@ -92,12 +91,19 @@ async def test_a_reset_is_not_taken_for_the_end_and_is_still_reported() -> None:
     stream.close()
 
 
+async def test_it_is_known_what_a_far_side_may_have_until_the_stream_is_closed() -> None:
+    stream, far = connected()
+    with far:
+        assert not stream.may_have_all
+        await stream.send_eof()
+        assert stream.may_have_all
+        stream.close()
+        assert not stream.may_have_all
+
+
 async def test_an_end_that_comes_behind_a_reset_does_not_hide_it() -> None:
     """Also where sending has met the reset first, which the kernel reports only once."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    stream = TcpStream(near)
+    stream, far = connected()
     far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     far.close()
     with trio.fail_after(5):
@@ -113,10 +119,7 @@ async def test_an_end_that_comes_behind_a_reset_does_not_hide_it() -> None:
 
 async def test_a_packet_that_comes_while_one_looks_is_seen_whole(monkeypatch) -> None:
     """Where nothing was counted, a first byte is not all that there is."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    stream = TcpStream(near)
+    stream, far = connected()
     count = TcpStream._count_in_kernel
 
     def count_before_it_comes(self: TcpStream) -> int:
@@ -141,10 +144,7 @@ async def read_on(stream: TcpStream) -> None:
 async def test_a_reset_is_told_after_what_came_before_it(monkeypatch, few_bytes: int) -> None:
     monkeypatch.setattr("mitml4.net.tcp._FEW_BYTES", few_bytes)
     monkeypatch.setattr("mitml4.net.tcp._FEW_PACKETS_MEMORY", few_bytes)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        far = socket.create_connection(listener.getsockname())
-        near, _ = listener.accept()
-    stream = TcpStream(near)
+    stream, far = connected()
     far.sendall(b"piece")
     with trio.fail_after(5):
         assert await stream.peek(0, 100) == b"piece"
