@@ -121,7 +121,9 @@ Examples:
     show_default=True,
     help="Validity in days.",
 )
-@click.option("--name", help="Its common name.  [default: this host and today's date]")
+@click.option(
+    "--name", help="Its common name.  [default: this host, today's date, and digits of its key]"
+)
 @click.option(
     "--permit-domain",
     multiple=True,

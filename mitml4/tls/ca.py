@@ -82,9 +82,11 @@ class CertificateAuthority:
     ) -> CertificateAuthority:
         """A new authority, valid for `days` from an hour ago (clocks differ).
 
-        `key` is one of CA_KEYS, `name` the common name (default: this host and today's date). With
-        `permit_domains` the authority can sign only for these domains and their subdomains, and for
-        no IP address. Raises UsageError for a value that a certificate cannot contain.
+        `key` is one of CA_KEYS. `name` is the common name; the default has this host, today's date
+        and digits of the key, since a client that trusts two authorities of one name may try the
+        wrong one for a leaf that has no key identifier. With `permit_domains` the authority can
+        sign only for these domains and their subdomains, and for no IP address. Raises UsageError
+        for a value that a certificate cannot contain.
         """
         if key not in CA_KEYS:
             raise UsageError(f"no such key: {key}", hint=f"one of {', '.join(CA_KEYS)}")
@@ -98,8 +100,9 @@ class CertificateAuthority:
             raise UsageError(f"no such life: {days} days", hint=f"--days {DEFAULT_DAYS}")
         private = generate_key(CA_KEYS[key])
         assert isinstance(private, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey)
-        subject = _subject(_default_name(now) if name is None else name)
         public = private.public_key()
+        identifier = x509.SubjectKeyIdentifier.from_public_key(public)
+        subject = _subject(_default_name(now, identifier.digest) if name is None else name)
         builder = (
             x509.CertificateBuilder()
             .subject_name(subject)
@@ -110,7 +113,7 @@ class CertificateAuthority:
             .not_valid_after(not_after)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_SIGNS_CERTIFICATES, critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+            .add_extension(identifier, critical=False)
         )
         if permit_domains:
             builder = builder.add_extension(_name_constraints(permit_domains), critical=True)
@@ -215,9 +218,9 @@ _SIGNS_CERTIFICATES: Final = x509.KeyUsage(
 )
 
 
-def _default_name(today: datetime) -> str:
+def _default_name(today: datetime, key_identifier: bytes) -> str:
     host = socket.gethostname()
-    frame = f"{NAME_PREFIX}{{}} ({today:%Y-%m-%d})"
+    frame = f"{NAME_PREFIX}{{}} ({today:%Y-%m-%d} {key_identifier[:4].hex()})"
     return frame.format(host[: _MAX_COMMON_NAME - len(frame) + 2])
 
 

@@ -149,6 +149,13 @@ def test_a_place_shows_the_authorities_of_what_its_set_verifies() -> None:
     assert len(subjects) == 7
 
 
+def test_no_name_is_that_of_an_authority_of_another_run() -> None:
+    """A run inside a run: its command trusts both, and a leaf may name its issuer only."""
+    first, second = Authorities.of(3), Authorities.of(3)
+    subjects = {each.subject for one in (first, second) for each in one.by_sets.values()}
+    assert len(subjects) == 14
+
+
 def test_one_set_has_one_authority() -> None:
     authorities = Authorities.of(1)
     assert list(authorities.by_sets) == [{0}]

@@ -47,6 +47,12 @@ def self_signed(
     )
 
 
+def _key_identifier(ca: CertificateAuthority) -> str:
+    """Its first eight digits."""
+    extension = ca.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
+    return extension.value.digest.hex()[:8]
+
+
 class TestGenerate:
     def test_it_is_an_authority_that_signs_leaves_only(self) -> None:
         certificate = CertificateAuthority.generate().certificate
@@ -77,16 +83,23 @@ class TestGenerate:
         assert ca.key.key_size == size
         assert isinstance(ca.certificate.signature_hash_algorithm, hash_type)
 
-    def test_its_name_says_host_and_date(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_its_name_says_host_date_and_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("socket.gethostname", lambda: "lab7")
         before, ca, after = datetime.now(UTC), CertificateAuthority.generate(), datetime.now(UTC)
-        assert ca.subject in {f"CN=mitml4 CA of lab7 ({day:%Y-%m-%d})" for day in (before, after)}
+        key = _key_identifier(ca)
+        names = {f"CN=mitml4 CA of lab7 ({day:%Y-%m-%d} {key})" for day in (before, after)}
+        assert ca.subject in names
+
+    def test_two_authorities_of_one_day_have_different_names(self) -> None:
+        """OpenSSL takes the first root of the issuer's name for a leaf without a key identifier."""
+        assert CertificateAuthority.generate().subject != CertificateAuthority.generate().subject
 
     def test_a_long_host_name_is_cut(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("socket.gethostname", lambda: "h{}" * 21)
         before, ca, after = datetime.now(UTC), CertificateAuthority.generate(), datetime.now(UTC)
         assert len(ca.subject.removeprefix("CN=")) == 64
-        assert ca.subject.endswith(tuple(f"({day:%Y-%m-%d})" for day in (before, after)))
+        key = _key_identifier(ca)
+        assert ca.subject.endswith(tuple(f"({day:%Y-%m-%d} {key})" for day in (before, after)))
 
     def test_it_lives_for_the_days_that_were_asked_for(self) -> None:
         certificate = CertificateAuthority.generate(days=3).certificate

@@ -15,6 +15,7 @@ its set:
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Collection, Iterator, Mapping
 from functools import cache
 from itertools import chain, combinations
@@ -160,9 +161,10 @@ class Authorities:
         """For this many sets."""
         numbers = range(sets)
         subsets = chain.from_iterable(combinations(numbers, size) for size in range(1, sets))
+        run = secrets.token_hex(4)  # a command that is run inside trusts the CAs of both
         narrower = {
             frozenset(each): CertificateAuthority.generate(
-                name=f"mitml4 CA of this run, for roots {', '.join(map(str, each))}"
+                name=f"mitml4 CA of run {run}, for roots {', '.join(map(str, each))}"
             )
             for each in subsets
         }

@@ -1,7 +1,7 @@
 """Renders the model of the live table as lines of a given size: a pure function.
 
     mitml4 intercepts eth0                                     QUIC refused: 12
-    CA mitml4 CA of laptop (2026-01-02)
+    CA mitml4 CA of laptop (2026-01-02 3f9c1a2b)
         # server                stack                  ↑     ↓  last
     ●   1 www.example:443       socks5 › tls › http/2   1.2k  34M  200 GET /
     ✗   2 pinned.example:443    tls                      517  4.0k  client: unknown_ca
