@@ -4,20 +4,30 @@ Flows of which no layer is known yet are the work that lies ahead. A process tha
 as the session is with the events of all, keeps its flows longer in that state, so it gets fewer.
 Flows that are open may be idle, so a large difference in their number says nothing: a process that
 has just been started need not carry all that come.
+
+A process that loses each flow at once, because it may have no more descriptors for example, has the
+fewest. So after an error of its own, others are preferred for a while.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Final
 
-from mitml4.events import FlowClose, FlowLayer
+import trio
+
+from mitml4.events import FlowClose, FlowError, FlowLayer
 from mitml4.sinks.updates import Published
 
 __all__ = ["Balance", "Carrier"]
 
 _MAX_DIFFERENCE: Final = 16
 """So many open flows more count."""
+_AVOIDED_S: Final = 1.0
+"""For so long, others are preferred to a process that has lost a flow by an error of its own; twice
+as long each time, until one of its flows comes further."""
+_MAX_AVOIDED_S: Final = 60.0
 
 
 class Carrier:
@@ -29,14 +39,29 @@ class Carrier:
         self.open = 0
         """How many flows it carries."""
         self.begun = 0
+        self.avoided_s = 0.0
+        """For how long it is avoided, or was, if none of its flows has come further since."""
+        self.avoided_until = -math.inf
+
+    def avoid(self, now_s: float) -> None:
+        """Let others be preferred. The flows that had begun before add nothing."""
+        if now_s >= self.avoided_until:
+            self.avoided_s = min(max(_AVOIDED_S, 2 * self.avoided_s), _MAX_AVOIDED_S)
+            self.avoided_until = now_s + self.avoided_s
+
+    def renew(self, now_s: float) -> None:
+        """It can carry flows, as one of them shows that has come further."""
+        if now_s >= self.avoided_until:
+            self.avoided_s = 0.0
 
 
 class Balance:
     """The flows of all processes. It is a sink of the events of the session."""
 
-    wants: ClassVar[tuple[type, ...]] = (FlowLayer, FlowClose)
+    wants: ClassVar[tuple[type, ...]] = (FlowLayer, FlowError, FlowClose)
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = trio.current_time) -> None:
+        self._clock = clock
         self.here: Final = Carrier()
         """The session."""
         self._starting: dict[int, Carrier] = {}
@@ -55,19 +80,24 @@ class Balance:
         return chosen
 
     def _least_busy(self, workers: Sequence[Carrier]) -> Carrier:
-        chosen = self.here
-        if workers:
-            most = min(chosen.open, *[each.open for each in workers]) + _MAX_DIFFERENCE
-            least = chosen.starting + min(chosen.open, most), chosen.begun
-            for each in workers:
-                load = each.starting + min(each.open, most), each.begun
-                if load < least:
-                    chosen, least = each, load
-        return chosen
+        if not workers:
+            return self.here
+        carriers = [self.here, *workers]
+        if any(each.avoided_s for each in carriers):
+            now_s = self._clock()
+            carriers = [each for each in carriers if each.avoided_until <= now_s] or carriers
+        most = min([each.open for each in carriers]) + _MAX_DIFFERENCE
+        return min(carriers, key=lambda each: (each.starting + min(each.open, most), each.begun))
 
     def publish(self, event: Published) -> None:
         number: int = event.flow  # type: ignore[union-attr]  # it wants nothing else
+        if type(event) is FlowError:
+            if event.kind == "internal" and (failed := self._open.get(number)):
+                failed.avoid(self._clock())
+            return
         if carrier := self._starting.pop(number, None):
             carrier.starting -= 1
+            if carrier.avoided_s and type(event) is FlowLayer:
+                carrier.renew(self._clock())
         if type(event) is FlowClose and (carrier := self._open.pop(number, None)):
             carrier.open -= 1

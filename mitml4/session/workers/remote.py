@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socket
@@ -67,6 +68,7 @@ class RemoteWorker(Carrier):
         """A process was started for it."""
         self.channel, self.serving = channel, trio.CancelScope()
         self.silence, self.is_given_up, self.has_ended = 0, False, False
+        self.avoided_s, self.avoided_until = 0.0, -math.inf
         self.asked.clear()
 
     @property
