@@ -32,7 +32,7 @@ def test_another_port_is_taken_where_one_of_the_sockets_does_not_get_it(monkeypa
     sockets = keeper._bind_dns(with_v6=True)
     assert [(each.family, each.type) for each in sockets] == _DNS
     assert len({each.getsockname()[1] for each in sockets}) == 1
-    assert bound.count(0) == 2
+    assert bound.count(0) >= 2  # others may have taken the second one as well
     for each in sockets:
         each.close()
 
