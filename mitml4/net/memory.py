@@ -50,6 +50,9 @@ class MemoryStream(Transport):
         self.was_reset = False
         """Whether a reset has come."""
         self._has_raised_reset = False
+        """Whether it was raised: later reads find an end."""
+        self._is_reset_known = False
+        """Whether `raise_reset` has raised it."""
         self._is_interrupted = False
         self._received = self._sent = 0
         self._changed = changed
@@ -222,12 +225,17 @@ class MemoryStream(Transport):
             raise _reset()
 
     def raise_reset(self) -> None:
-        self._raise_reset_once()
+        self._is_reset_known |= self.was_reset and not self._has_raised_reset
+        self._has_raised_reset = self.was_reset
         self.raise_if_reset()
 
     def raise_if_reset(self) -> None:
-        if self._has_raised_reset and not self._sent_eof:
+        if self._is_reset_known or (self._has_raised_reset and not self._sent_eof):
             raise _reset()
+
+    async def wait_end(self) -> None:
+        await super().wait_end()
+        self.raise_if_reset()
 
     @contextmanager
     def watched(

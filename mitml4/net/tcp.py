@@ -76,6 +76,8 @@ class TcpStream(Transport):
         self.socket = sock
         self._is_closed = False
         self._has_said_end = False
+        self._raised_reset = 0
+        """The error of the reset that `raise_reset` has raised."""
         self._low_water = 1
         self._kept = bytearray()
         """Bytes that were read and not consumed."""
@@ -278,10 +280,12 @@ class TcpStream(Transport):
 
     def raise_reset(self) -> None:
         if code := self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            raise OSError(code, os.strerror(code))
+            self._raised_reset = code
         self.raise_if_reset()
 
     def raise_if_reset(self) -> None:
+        if self._raised_reset:
+            raise OSError(self._raised_reset, os.strerror(self._raised_reset))
         # The kernel reports a reset only once. But a connection that is gone, and that we have not
         # ended, must have been reset.
         if self.is_gone and not self._has_said_end and not self._holds_error():

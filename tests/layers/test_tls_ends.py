@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 from OpenSSL import SSL
 
+from mitml4.net.stream import StreamTruncated, Transport
 from mitml4.protocols.tls.hello import RETRY_RANDOM, Extension, parse_client_hello
 from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.messages import ServerHello
@@ -20,6 +22,9 @@ ENGINES = ("auto", "openssl")
 POINTS = ("half a hello", "a hello", "half a flight", "a flight")
 STEP_S = 0.2
 """What was sent arrives meanwhile, and nothing is held back for so long."""
+WINDOW = 4096
+BYTE_RECORD = 23
+"""The length of a record with one byte. It is shorter than one with an alert."""
 
 
 class Handshake:
@@ -158,3 +163,39 @@ def test_a_client_that_has_ended_cannot_answer_a_retry(flow_lab, engine: str) ->
 
     flow_lab.run(client, server, engine=engine).check()
     assert heard == {"client": "end", "server": "end"}
+
+
+@pytest.mark.parametrize("has_ended", [False, True], ids=["open", "ended"])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_reset_behind_close_notify_is_one_though_there_is_no_room_for_that(
+    flow_lab, engine: str, has_ended: bool
+) -> None:
+    was_reset: list[bool] = []
+    far: list[Transport] = []
+
+    async def client(end: End) -> None:
+        await end.start_tls()
+        await end.send(b"?")
+        if has_ended:
+            await end.send_eof()
+            await end.stream.transport.send_eof()
+        far.append(end.stream.transport)
+        await trio.sleep(100 * STEP_S)
+        with suppress(StreamTruncated, ConnectionResetError):
+            await end.receive(WINDOW)
+        was_reset.append(end.was_reset)
+
+    async def server(end: End) -> None:
+        await end.start_tls(as_server=True)
+        await end.expect(b"?")
+        while WINDOW - far[0].unread_count() > BYTE_RECORD:
+            await end.send(b"!")
+            await trio.sleep(0.001)
+        await end.send_eof()
+        await trio.sleep(STEP_S)
+        end.stream.abort()
+
+    out = flow_lab.run(client, server, engine=engine, window=WINDOW)
+    out.check()
+    assert out.close.reason == "reset"
+    assert was_reset == [True]

@@ -101,6 +101,22 @@ async def test_it_is_known_what_a_far_side_may_have_until_the_stream_is_closed()
         assert not stream.may_have_all
 
 
+async def test_a_reset_that_was_told_is_told_again_though_we_have_ended_before() -> None:
+    stream, far = connected()
+    with trio.fail_after(5):
+        await stream.send_eof()
+        far.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        far.close()
+        for _ in range(2):
+            with pytest.raises(ConnectionResetError):
+                await stream.wait_reset()
+            with pytest.raises(ConnectionResetError):
+                stream.raise_if_reset()
+        with pytest.raises(ConnectionResetError):
+            await stream.wait_end()
+    stream.close()
+
+
 async def test_an_end_that_comes_behind_a_reset_does_not_hide_it() -> None:
     """Also where sending has met the reset first, which the kernel reports only once."""
     stream, far = connected()
