@@ -6,7 +6,8 @@ other lane asks again.
 
 A lane that waits for bytes is interrupted by its source, if that can be: a cancel scope costs fifty
 calls. Only a wait that has a deadline, or is for something else, has one. A lane is never
-interrupted while it sends: what was sent in part could not be told from what was not.
+interrupted while it sends: what was sent in part could not be told from what was not. Only urgent
+data is sent in pieces of which that is known.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from mitml4.events import Action
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.lane import Lane
 from mitml4.layers.report import Side
+from mitml4.net.stream import UrgentAhead
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
     DIRECTIONS,
@@ -161,6 +163,8 @@ class Follower:
                         self._waits[direction] = action, None
                         try:
                             fresh[direction] = await lane.next()
+                        except UrgentAhead as urgent:
+                            await self._move_over(direction, lane, urgent)
                         except trio.ClosedResourceError:
                             if direction in self._waits:  # it was not interrupted
                                 raise
@@ -234,6 +238,13 @@ class Follower:
                     await trio.sleep_forever()
             finally:
                 self._waits.pop(direction, None)
+
+    async def _move_over(self, direction: Direction, lane: Lane, urgent: UrgentAhead) -> None:
+        """Move urgent data. While there is no room for it, the other lane may interrupt."""
+        if direction in self._waits:
+            with trio.CancelScope() as scope:
+                self._waits[direction] = WAIT, scope
+                self._fresh[direction] = await lane.move_over(urgent)
 
     async def _show(self, direction: Direction, data: bytes) -> None:
         """Show what comes under Mirror, before it moves.

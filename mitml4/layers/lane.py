@@ -106,7 +106,10 @@ class Lane:
         come. Otherwise the cost of looking would grow with the square of what is looked at.
         """
         if not beyond:
-            return await self.next()
+            try:
+                return await self.next()
+            except UrgentAhead as urgent:
+                return await self.move_over(urgent)
         await trio.lowlevel.checkpoint()  # a byte more may be there each time
         data = await self._more(beyond)
         enough = min(beyond + beyond // _GROWTH, MAX_PEEK)
@@ -118,14 +121,14 @@ class Lane:
 
     async def next(self) -> bytes:
         """The bytes that have not moved, once something may have come: none if that was nothing
-        that is to move, as a ticket of TLS. Otherwise as `more`. It waits once."""
+        that is to move, as a ticket of TLS. Otherwise as `more`. It waits once.
+
+        Raises UrgentAhead if urgent data comes next, which `move_over` moves.
+        """
         source = self.source
         try:  # mostly nothing is there yet, and to find that out costs an exception
             await source.wait_receivable()
             fresh = source.peek_available(MAX_PEEK + 1)
-        except UrgentAhead as urgent:
-            await self._move_over(urgent)
-            return self.unread_nowait()
         except StreamTruncated as truncation:
             self.truncation = truncation.with_traceback(None)
             fresh = b""
@@ -141,8 +144,7 @@ class Lane:
         try:
             fresh = await self.source.peek(beyond, MAX_PEEK + 1)
         except UrgentAhead as urgent:
-            await self._move_over(urgent)
-            return self.unread_nowait()
+            return await self.move_over(urgent)
         except StreamTruncated as truncation:
             self.truncation = truncation.with_traceback(None)
             fresh = b""
@@ -190,8 +192,9 @@ class Lane:
         if self.on_moved and data:
             self.on_moved(data)
 
-    async def _move_over(self, urgent: UrgentAhead) -> None:
-        """Send the sink urgent data, and what comes before it; claim nothing of it.
+    async def move_over(self, urgent: UrgentAhead) -> bytes:
+        """Send the sink urgent data, and what comes before it; claim nothing of it. Returns the
+        bytes behind it that are there.
 
         Cancelling loses nothing.
         """
@@ -204,6 +207,7 @@ class Lane:
             self.ahead += before[:sent]
             before = before[sent:]
         self.ahead += await self._send_urgent()
+        return self.unread_nowait()
 
     async def _send_urgent(self) -> bytes:
         """Move what comes next if it is urgent, as such."""

@@ -21,7 +21,8 @@ from mitml4.layers.lane import Lane
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
 from mitml4.net.dial import abort
-from mitml4.net.memory import memory_pair
+from mitml4.net.memory import MemoryStream, memory_pair
+from mitml4.net.stream import UrgentAhead
 from mitml4.net.tcp import TcpStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
@@ -30,6 +31,7 @@ from mitml4.protocols.conversation import (
     MIRROR,
     PAUSE,
     PEEK,
+    SWITCH,
     Conversation,
     Details,
     Direction,
@@ -208,6 +210,43 @@ async def test_a_wait_that_ends_while_it_is_interrupted_costs_no_byte(
                 got += piece
             nursery.cancel_scope.cancel()
         assert (got, conversation.messages) == (b"123456", [b"123", b"456"])
+
+
+@dataclass(slots=True)
+class Switched(Conversation):
+    """It is over with the server's first byte."""
+
+    name = "switched"
+
+    def feed(self, direction: Direction, data: bytes) -> int:
+        self.up = self.down = SWITCH
+        return len(data)
+
+
+async def test_a_lane_is_interrupted_while_it_waits_for_room_for_urgent_data(
+    monkeypatch, autojump_clock
+) -> None:
+    (client, near), (far, server) = memory_pair(), memory_pair(1)
+    monkeypatch.setattr(near, "peek_urgent", lambda: MemoryStream.peek_nowait(near, 1))
+    monkeypatch.setattr(near, "peek_nowait", lambda _limit: b"")
+
+    def peek_available(_limit: int) -> bytes | None:
+        raise UrgentAhead(b"")
+
+    monkeypatch.setattr(near, "peek_available", peek_available)
+    bridge = Bridge.between(
+        near, far, relay=Relay(), report=Report(1, lambda _: None), policy=FlowPolicy()
+    )
+    far.send_nowait(b"1")  # for more, the server has no room
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Follower(bridge, CONTEXT).follow, Switched(), "client")
+            await trio.testing.wait_all_tasks_blocked()
+            client.send_nowait(b"U")
+            await trio.testing.wait_all_tasks_blocked()
+            server.send_nowait(b"y")
+    assert (near.unread_count(), server.peek_nowait(9)) == (1, b"1")
+    assert client.peek_nowait(9) == b"y"
 
 
 async def test_a_lane_that_goes_on_waiting_is_not_interrupted(monkeypatch) -> None:
