@@ -14,6 +14,7 @@ from OpenSSL._util import ffi, lib
 from mitml4.dataclass import dataclass
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.tls.bridge.identity import MAX_LATE_SIGNATURES
+from mitml4.tls.bridge.renegotiation import MAX_RENEGOTIATIONS
 from mitml4.tls.client_identity import ClientIdentity
 from mitml4.tls.forge import Leaf
 from mitml4.tls.offer import Offer, cipher_names, rehearse, shape
@@ -165,7 +166,7 @@ class Contexts:
         context.set_min_proto_version(version)
         context.set_max_proto_version(version)
         # A renegotiation by the client is refused, as most servers do. A renegotiation by the
-        # server is accepted: some servers ask for a certificate when they know what is requested.
+        # server is accepted, so often: some ask for a certificate when they know what is requested.
         context.set_options(_OP_NO_RENEGOTIATION)
         context.set_options(SSL.OP_CIPHER_SERVER_PREFERENCE | SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
@@ -226,6 +227,9 @@ def _note_alerts(connection: SSL.Connection, where: int, value: int) -> None:
         _note_progress(connection, noted, connection.get_state_string())
     elif where == SSL.SSL_CB_HANDSHAKE_DONE and noted.leaf and _may_renegotiate(connection):
         noted.has_other_leaf |= peer_leaf(connection) != noted.leaf
+        if connection.total_renegotiations() >= MAX_RENEGOTIATIONS:
+            # The next wish is declined with a warning, as by the bridge.
+            lib.SSL_set_options(connection._ssl, _OP_NO_RENEGOTIATION)
 
 
 def _note_progress(connection: SSL.Connection, noted: Alerts, state: bytes) -> None:

@@ -26,6 +26,7 @@ from mitml4.protocols.conversation import Framing
 from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.tls.bridge.extensions import RawExtensions
 from mitml4.tls.bridge.messages import CertificateRequest
+from mitml4.tls.bridge.renegotiation import MAX_RENEGOTIATIONS
 from mitml4.tls.bridged_stream import BridgedStream
 from mitml4.tls.context import Contexts
 from mitml4.tls.failure import TlsFailure
@@ -369,3 +370,32 @@ async def test_a_server_shows_the_same_certificate_in_a_renegotiation(name: str)
                     await stream.peek(0, 5)
                 with pytest.raises(BrokenPipeError):
                     await stream.send_all(memoryview(b"?"))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("framing", [None, Bare()])
+async def test_a_server_may_not_renegotiate_for_ever(framing: Framing | None) -> None:
+    """Each costs us a key exchange. The next one is declined, which OpenSSL ends the connection
+    for."""
+    near, far = connected()
+
+    def renegotiate(server: Renegotiating) -> None:
+        for _ in range(MAX_RENEGOTIATIONS):
+            server.renegotiate("own")
+        with pytest.raises(SSL.Error, match="no renegotiation"):
+            server.renegotiate("own")
+
+    with near, far:
+        server = Renegotiating(far)
+        stream = tls_over(TcpStream(near), CONTEXT, framing=framing)
+        said = 5 * MAX_RENEGOTIATIONS
+        with trio.fail_after(10):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, server.tls.do_handshake)
+                nursery.start_soon(stream.handshake)
+            assert stream.presented().leaf
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(trio.to_thread.run_sync, renegotiate, server)
+                assert await stream.peek(said - 1, 100) == b"words" * MAX_RENEGOTIATIONS
+                with pytest.raises(TlsFailure):
+                    await stream.peek(said, 100)

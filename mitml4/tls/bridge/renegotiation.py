@@ -26,12 +26,12 @@ from mitml4.tls.bridge.older import is_bridged
 from mitml4.tls.bridge.older_server import OlderServer
 from mitml4.tls.bridge.wire import Fields, message, uint16, vector
 
-__all__ = ["CHANGE", "Renegotiable", "Renegotiation"]
+__all__ = ["CHANGE", "MAX_RENEGOTIATIONS", "Renegotiable", "Renegotiation"]
 
 CHANGE: Final = (RecordType.CHANGE_CIPHER_SPEC, b"\x01")
 """Behind this record, records have the new keys."""
 
-_MAX_RENEGOTIATIONS: Final = 8
+MAX_RENEGOTIATIONS: Final = 8
 """Of one connection. Each costs us two signatures."""
 _TLS_1_2: Final = 0x0303
 _TLS_1_3_SUITES: Final = 0x13
@@ -66,7 +66,7 @@ class Renegotiable:
     identity: Identity | None
     """What answers a server that asks for a client's certificate."""
     keylog: KeyLog | None
-    left: int = _MAX_RENEGOTIATIONS
+    left: int = MAX_RENEGOTIATIONS
 
     def begin(self) -> Renegotiation | None:
         """None: there were too many."""
