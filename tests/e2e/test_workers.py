@@ -124,7 +124,11 @@ def lost(connection: ssl.SSLSocket) -> bool:
 
 def flow_of(session: Interception, connection: socket.socket) -> int:
     port = connection.getsockname()[1]
-    return next(e["flow"] for e in session.of_type("flow.open") if e["client"]["port"] == port)
+
+    def opened() -> list[int]:
+        return [e["flow"] for e in session.of_type("flow.open") if e["client"]["port"] == port]
+
+    return poll(opened, "its flow.open")[0]
 
 
 def events_of(session: Interception, flow: int) -> list[dict]:
