@@ -51,14 +51,14 @@ def renumbered(lines: bytes, by: int) -> bytes:
 
 
 def numbering(before: int, after: int) -> tuple[bytes, bytes]:
-    """What to replace in lines of events of a flow, and by what, to give it another number. Texts
-    do not contain it, since their quotes have a backslash."""
-    return _NUMBER % before, _NUMBER % after
+    """What to replace once in a line of an event of a flow, and by what, to give it another number.
+    Texts do not contain it, since their quotes have a backslash."""
+    return b"%b%d" % (_NUMBER, before), b"%b%d" % (_NUMBER, after)
 
 
-def with_name(line: bytes, before: str | None, after: str | None) -> bytes:
-    """The line of a flow that opens, with another name."""
-    return line.replace(_name(before), _name(after), 1)
+def with_name(line: bytes, name: str) -> bytes:
+    """The line of a flow that opens without a name, with this one."""
+    return line.replace(_name(None), _name(name), 1)
 
 
 @lru_cache(4096)
@@ -66,7 +66,7 @@ def _name(name: str | None) -> bytes:
     return f',"name":{to_line(name)},'.encode()
 
 
-_NUMBER: Final = b',"v":%d,"flow":%%d' % VERSION
+_NUMBER: Final = b',"v":%d,"flow":' % VERSION
 _FLOW: Final = regex(
     rb'^(\{"type":"[^"]+","time":"[^"]+","v":%d,"flow":)([0-9]+)' % VERSION, re.MULTILINE
 )

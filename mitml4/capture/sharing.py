@@ -21,14 +21,11 @@ from mitml4.capture.known import Known
 from mitml4.protocols.datagram import Resolved
 from mitml4.protocols.expected import Announcement, Expectations
 
-__all__ = ["NAMED_LATER", "Order", "Part", "Share"]
+__all__ = ["Order", "Part", "Share"]
 
 Order: TypeAlias = tuple[float] | tuple[float, float, int]
 """Where in a capture something is told: at a place, which numbers the steps of all packets, or
 before it, where the time of the packet has shown that flows are due: when, and which of them."""
-
-NAMED_LATER: Final = "\0"
-"""The name of each flow of a part, until its name is looked up."""
 
 _STEPS: Final = 256
 """No packet has as many: one for each carrier of a tunnel."""
@@ -131,7 +128,7 @@ class _KnownElsewhere(Known):
         self._part.names.append((self._part.order, client, resolved))
 
     def name_of(self, client: str, ip: str) -> str | None:
-        return NAMED_LATER
+        return None
 
 
 class _NoExpectations(Expectations):

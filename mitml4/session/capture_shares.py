@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import logging
 import marshal
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 from functools import partial
-from heapq import merge
-from itertools import count, islice
+from itertools import count
 from multiprocessing.connection import Connection, wait
+from operator import itemgetter
 from typing import Any, Final, Self, TypeAlias
 
 from mitml4.capture.known import Known
 from mitml4.capture.packet import Packet
-from mitml4.capture.sharing import NAMED_LATER, Order, Part
+from mitml4.capture.sharing import Order, Part
 from mitml4.dataclass import dataclass
 from mitml4.encoding import numbering, with_name
 from mitml4.events import FlowClose, FlowOpen
@@ -46,7 +47,6 @@ _CLOSED: Final = 1
 _MAX_AHEAD: Final = 32 << 20
 """Bytes of messages of a process that wait for those of others."""
 _BATCH_BYTES: Final = 1 << 18
-_BATCH_LINES: Final = 256
 _BARE: Final = 200
 """The bytes of a message besides its line."""
 _POLL_INTERVAL_S: Final = 0.2
@@ -113,23 +113,75 @@ def _names(part: Part, until: Order) -> Iterator[Message]:
 # All of them put together
 
 
-def put_together(streams: Iterable[Iterable[Message]]) -> Iterator[bytes]:
-    """The lines of all parts, in their order; the flows are numbered from 1."""
-    known = Known()
-    numbers: dict[int, tuple[bytes, bytes]] = {}
-    flows = count(1)
-    for _, flow, line, more in merge(*streams):  # two streams never tell anything at the same place
-        if more is None:
-            yield line.replace(*numbers[flow])
-        elif more == _CLOSED:
-            yield line.replace(*numbers.pop(flow))
-        elif flow:
-            numbers[flow] = numbering(flow, next(flows))
-            named = with_name(line, NAMED_LATER, known.name_of(*more))
-            yield named.replace(*numbers[flow])
-        else:
-            client, *resolved = more
-            known.add_name(client, Resolved(*resolved))
+def put_together(streams: Iterable[Iterator[list[Message]]]) -> Iterator[list[bytes]]:
+    """The lines of all parts, in their order, some at a time; the flows are numbered from 1. Each
+    stream gives the messages of a part, some at a time."""
+    parts = [*map(_Waiting, streams)]
+    named = _Named()
+    while parts := [part for part in parts if part.has_more()]:
+        until = min(part.messages[-1][0] for part in parts)
+        ready: list[Message] = []
+        for part in parts:
+            ready += part.take(until)
+        ready.sort(key=_place)  # two parts never tell anything at the same place
+        yield named.lines(ready)
+
+
+_place: Final = itemgetter(0)
+
+
+class _Waiting:
+    """The messages of a part that wait for those of others."""
+
+    def __init__(self, stream: Iterator[list[Message]]) -> None:
+        self.messages: list[Message] = []
+        self._stream = stream
+
+    def has_more(self) -> bool:
+        """Whether there are any, or come any."""
+        while not self.messages:
+            more = next(self._stream, None)
+            if more is None:
+                return False
+            self.messages = more
+        return True
+
+    def take(self, until: Order) -> list[Message]:
+        """Those up to this place."""
+        at = bisect_right(self.messages, until, key=_place)
+        taken, self.messages = self.messages[:at], self.messages[at:]
+        return taken
+
+
+class _Named:
+    """Gives flows their numbers and names."""
+
+    def __init__(self) -> None:
+        self._known = Known()
+        self._numbers: dict[int, tuple[bytes, bytes]] = {}
+        """What to replace in the lines of an open flow, and by what."""
+        self._flows = count(1)
+
+    def lines(self, messages: Iterable[Message]) -> list[bytes]:
+        """The lines of these messages, which come next."""
+        lines: list[bytes] = []
+        numbers = self._numbers
+        for _, flow, line, more in messages:
+            if more is None:
+                before, after = numbers[flow]
+                lines.append(line.replace(before, after, 1))
+            elif more == _CLOSED:
+                before, after = numbers.pop(flow)
+                lines.append(line.replace(before, after, 1))
+            elif flow:
+                before, after = numbers[flow] = numbering(flow, next(self._flows))
+                if name := self._known.name_of(*more):
+                    line = with_name(line, name)
+                lines.append(line.replace(before, after, 1))
+            else:
+                client, *resolved = more
+                self._known.add_name(client, Resolved(*resolved))
+        return lines
 
 
 @dataclass(slots=True, eq=False)
@@ -149,11 +201,11 @@ class _Stream:
         self.batches.append((messages, size))
         self.size += size
 
-    def taken(self) -> Iterator[Message]:
-        """The messages that are there. A batch counts until all of it is taken."""
+    def taken(self) -> Iterator[list[Message]]:
+        """The batches that are there. One counts until the next one is asked for."""
         while self.batches:
             messages, size = self.batches[0]
-            yield from messages
+            yield messages
             self.batches.popleft()
             self.size -= size
 
@@ -211,12 +263,11 @@ class CaptureShares:
     def lines(self) -> Iterator[bytes]:
         """Some whole lines at a time; their flows are numbered from 1. Raises DependentError where
         one process has to go on: behind those that are `told`."""
-        lines = put_together(map(self._messages_of, self._streams))
-        while some := [*islice(lines, _BATCH_LINES)]:
+        for some in put_together(map(self._messages_of, self._streams)):
             self.told += len(some)
             yield b"".join(some)
 
-    def _messages_of(self, stream: _Stream) -> Iterator[Message]:
+    def _messages_of(self, stream: _Stream) -> Iterator[list[Message]]:
         while True:
             yield from stream.taken()
             if isinstance(stream.outcome, DependentError):

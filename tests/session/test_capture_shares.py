@@ -53,13 +53,13 @@ def by_one(make: Make) -> bytes:
     return lines
 
 
-def messages(make: Make, part: Part) -> Iterator[Message]:
+def messages(make: Make, part: Part) -> Iterator[list[Message]]:
     """What a process tells of a part, without a process."""
-    sent: list[Message] = []
+    sent: list[list[Message]] = []
     session = CaptureSession()
     failure: Exception | None = None
     try:
-        tell_part(session, make(session), part, lambda data: sent.extend(marshal.loads(data)))
+        tell_part(session, make(session), part, lambda data: sent.append(marshal.loads(data)))
     except CaptureError:
         pass
     except DependentError as error:
@@ -73,8 +73,8 @@ def by_several(make: Make, count: int) -> tuple[bytes, bool]:
     """The lines, and whether one process has to tell the rest."""
     lines = b""
     try:
-        for line in put_together(messages(make, Part(index, count)) for index in range(count)):
-            lines += line
+        for some in put_together(messages(make, Part(index, count)) for index in range(count)):
+            lines += b"".join(some)
     except DependentError:
         return lines, True
     return lines, False
@@ -369,7 +369,7 @@ def test_when_they_are_stopped_it_is_told_what_they_have_read() -> None:
         raise StoppedError
 
     def read(part: Part, send: Callable[[bytes | int], object]) -> CaptureOutcome:
-        line = b'{"type":"flow.open","v":1,"flow":7,"name":"\\u0000","side":null}\n'
+        line = b'{"type":"flow.open","v":1,"flow":7,"name":null,"side":null}\n'
         if part.is_foreign(b"a flow of one"):
             send(marshal.dumps([((7,), 7, line, ("192.0.2.1", "192.0.2.2"))]))
         with suppress(StoppedError):
