@@ -80,6 +80,7 @@ class BridgedServer(Handshake):
                     self._flight = flight
                     return None
                 case PeerAlert(alert):
+                    self.has_said_end = alert == Alert.CLOSE_NOTIFY
                     raise_alert(alert)
                 case _ if legs.is_committed == was_committed:
                     await receive(below, legs.server)

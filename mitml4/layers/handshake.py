@@ -28,7 +28,7 @@ from mitml4.layers.report import Kind, Report
 from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import MAX_PEEK, Framing, Speaker
-from mitml4.protocols.tls.alerts import alert_name
+from mitml4.protocols.tls.alerts import Alert, alert_name
 from mitml4.protocols.tls.certificate import CertificateDetails
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.protocol import TlsDetails
@@ -51,6 +51,7 @@ _ANSWERED_WITHIN_S: Final = 1.0
 _SPOKEN_WITHIN_S: Final = 0.25
 """The same, from when the server has sent data on the first one."""
 _TLS_1_2: Final = 0x0303
+_WARNING, _FATAL = 1, 2  # RFC 8446 §6, AlertLevel
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +141,8 @@ class Handshake:
         self.redial = redial
         self.began = trio.current_time()
         self.details = details
+        self.has_said_end = False
+        """Whether the server has ended its handshake with close_notify."""
 
     def framing(self) -> Framing | None:
         """What the messages are carried in, for one stream."""
@@ -197,17 +200,22 @@ class Handshake:
         """
         if failure is None:
             self.report("server", "reset", "the server closed the connection during the handshake")
+            if self.has_said_end:
+                await self._send_alert(_WARNING, Alert.CLOSE_NOTIFY)
         elif failure.alert is None:
             self.report("server", "protocol", failure.reason)
         else:
             self.report("server", "alert", alert_name(failure.alert))
-            version = min(max(self.hello.versions), _TLS_1_2)
-            # RFC 8446 §5.1, §6: a plaintext record with a fatal alert, the server's own.
-            record = b"\x15" + version.to_bytes(2, "big") + b"\0\2\2" + bytes([failure.alert])
-            if framing := self.framing():
-                record = framing.wrap(record)
-            await self.bridge.client_side.send_all(memoryview(record))
+            await self._send_alert(_FATAL, failure.alert)
         await self.end_client()
+
+    async def _send_alert(self, level: int, alert: int) -> None:
+        """Send the client the server's alert, in a plaintext record (RFC 8446 §5.1, §6)."""
+        version = min(max(self.hello.versions), _TLS_1_2)
+        record = b"\x15" + version.to_bytes(2, "big") + bytes([0, 2, level, alert])
+        if framing := self.framing():
+            record = framing.wrap(record)
+        await self.bridge.client_side.send_all(memoryview(record))
 
     async def end_client(self) -> NoReturn:
         """The client gets an end, and no alert."""

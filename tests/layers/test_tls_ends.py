@@ -135,6 +135,27 @@ def test_a_server_ends_as_it_did(flow_lab, engine: str, how: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+def test_a_close_notify_in_place_of_a_handshake_comes_through(flow_lab, engine: str) -> None:
+    """A client may distinguish it from a FIN alone, as Python does."""
+    close_notify = bytes([21, 3, 3, 0, 2, 1, 0])
+
+    async def client(end: End) -> None:
+        await speak_as_client(end, "a hello")
+        await end.expect(close_notify)
+        assert await hear_end(end) == "end"
+
+    async def server(end: End) -> None:
+        await receive_hello(end)
+        await end.send(close_notify)
+        await end.send_eof()
+        await hear_end(end)
+
+    out = flow_lab.run(client, server, engine=engine)
+    out.check()
+    assert out.met["client"] == "all"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_a_client_that_has_ended_cannot_answer_a_retry(flow_lab, engine: str) -> None:
     heard = {}
 
