@@ -17,6 +17,8 @@ __all__ = [
     "DOWN",
     "ENTER",
     "ERASE",
+    "ERASE_ALL",
+    "ERASE_WORD",
     "FIRST",
     "KEY_TIMEOUT_S",
     "LAST",
@@ -40,6 +42,9 @@ RETURN: Final = {b"\r", b"\n"}
 ENTER: Final = {*RETURN, b"\x1b[C", b"\x1bOC", b"l"}
 BACK: Final = {b"\x1b", b"\x1b[D", b"\x1bOD", b"h"}
 ERASE: Final = {b"\x7f", b"\x08"}
+ERASE_WORD: Final = {b"\x17"}
+ERASE_ALL: Final = {b"\x15"}
+"""Ctrl-W and Ctrl-U, as in a shell."""
 
 _KEY: Final = regex(
     rb"\x1b[\[O][0-9;]*[A-Za-z~]"  # an escape sequence

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from mitml4.filter.expression import Filter
 from mitml4.filter.parser import FilterError, parse_filter
 from mitml4.printable import printable
-from mitml4.screen.keyboard import ERASE, RETURN
+from mitml4.screen.keyboard import ERASE, ERASE_ALL, ERASE_WORD, RETURN
 
 __all__ = ["Prompt", "prompt_lines", "type_key"]
 
@@ -28,6 +28,10 @@ def type_key(typed: str, key: bytes, applied: Filter | None) -> Prompt:
     """The next key: Enter applies the filter, or none if nothing was typed; Esc drops it."""
     if key in ERASE:
         return Prompt(typed[:-1], applied)
+    if key in ERASE_WORD:
+        return Prompt(typed[: typed.rstrip().rfind(" ") + 1], applied)
+    if key in ERASE_ALL:
+        return Prompt("", applied)
     if key == b"\x1b" or (key in RETURN and not typed.strip()):
         return Prompt(None, None)
     if key in RETURN:
