@@ -254,7 +254,7 @@ class Depth:
         kept = lane.kept
         shown = kept if type(kept) is bytes else bytes(memoryview(kept)[: MAX_PEEK + 1])
         action = self.engine.next_action(lane.direction, shown, ended=lane.ended)
-        if isinstance(action, Move | MoveAhead):  # most are, and a match would take longer
+        if isinstance(action, (Move, MoveAhead)):  # most are, and a match would take longer
             lane.drop(action.count)
             return True
         match action:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from heapq import heappop, heappush
 from ipaddress import ip_address
+from struct import Struct
 from typing import Final
 
 from mitml4.address import Address
@@ -367,11 +368,11 @@ def reversed_key(key: bytes) -> bytes:
 def addresses(key: bytes) -> tuple[Address, Address]:
     """Source and destination."""
     width = (len(key) - 4) // 2
-    source, destination = key[:width], key[width : 2 * width]
-    return (
-        Address(_ip(source), int.from_bytes(key[-4:-2], "big")),
-        Address(_ip(destination), int.from_bytes(key[-2:], "big")),
-    )
+    source, destination = _ports(key, 2 * width)
+    return Address(_ip(key[:width]), source), Address(_ip(key[width : 2 * width]), destination)
+
+
+_ports: Final = Struct(">HH").unpack_from
 
 
 @lru_cache(4096)

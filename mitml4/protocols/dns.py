@@ -120,7 +120,12 @@ def read_question(reader: Reader) -> Question:
 
 def read_message(message: Reader, alphabet: bytes = LABEL) -> Question:
     """A message up to the end of its first question; names of these bytes."""
-    _read_header(message)
+    read_header(message)
+    return read_asked(message, alphabet)
+
+
+def read_asked(message: Reader, alphabet: bytes) -> Question:
+    """The first question of a message, behind its header."""
     name = read_name(message, alphabet)
     kind = message.uint(2)
     if kind not in TYPES:
@@ -129,7 +134,7 @@ def read_message(message: Reader, alphabet: bytes = LABEL) -> Question:
     return Question(name, TYPES[kind])
 
 
-def _read_header(message: Reader) -> None:
+def read_header(message: Reader) -> None:
     """The header of a message with one question."""
     raw = message.ahead(HEADER)
     flags, code, questions, *records = _header(raw + _LEAST[len(raw) :])

@@ -33,7 +33,8 @@ from mitml4.protocols.dns import (
     TYPES,
     DnsDetails,
     Question,
-    read_message,
+    read_asked,
+    read_header,
     read_name,
 )
 from mitml4.protocols.parts.fields import Reader
@@ -56,6 +57,7 @@ MAX_READ: Final = 64
 """Records of an answer that are read."""
 A, AAAA = 1, 28
 _REMEMBERED: Final = 16
+_REMEMBERED_QUESTIONS: Final = 128
 _MAX_REMEMBERED_BYTES: Final = 512
 """The longest message over UDP, as long as nothing else is agreed on (RFC 1035 §2.3.4)."""
 
@@ -120,7 +122,14 @@ def read_dns(reader: Reader) -> None:
 @remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
 def question_of(message: bytes) -> Question:
     """What a message asks for, or answers. It is asked for by detection, then by who follows."""
-    return read_message(Reader(message, end=len(message)), ANY)
+    read_header(Reader(message, end=len(message)))
+    return _asked(message[HEADER:])
+
+
+@remembered(_REMEMBERED_QUESTIONS, _MAX_REMEMBERED_BYTES)
+def _asked(body: bytes) -> Question:
+    """The question of a message behind its header: most are asked again, with another id."""
+    return read_asked(Reader(body, end=len(body)), ANY)
 
 
 def read_bare_answer(reader: Reader) -> None:

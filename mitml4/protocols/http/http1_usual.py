@@ -22,7 +22,7 @@ __all__ = ["UsualRequest", "UsualResponse", "usual_request", "usual_response"]
 _END: Final = b"\r\n\r\n"
 _LONGEST: Final = 1024
 _REMEMBERED: Final = 128
-"""Heads, of requests and of responses each: half a megabyte at most."""
+"""Heads, of requests and of responses each, and sections of requests: half a megabyte at most."""
 _METHODS: Final = {method: method.decode() for method in KNOWN_METHODS}
 _VERSIONS: Final = {version: version.decode() for version in (b"HTTP/1.0", b"HTTP/1.1")}
 _STATUSES: Final = {b"%d" % status: status for status in range(200, 1000)}
@@ -85,7 +85,7 @@ def _request(head: bytes) -> UsualRequest | None:
     if method not in _METHODS or version not in _VERSIONS or not target.startswith(b"/"):
         return None
     try:
-        fields = Fields.of(section)
+        fields = _fields(section)
         body = framing(fields, version, request=True)
     except ProtocolError:
         return None
@@ -95,6 +95,10 @@ def _request(head: bytes) -> UsualRequest | None:
         method, _METHODS[method], target, _VERSIONS[version], section,
         fields, fields.first(b"host"), fields.content_type, body, len(head),
     )  # fmt: skip
+
+
+_fields: Final = lru_cache(_REMEMBERED)(Fields.of)
+"""On a connection, most requests have the same fields, though they are for different paths."""
 
 
 @lru_cache(_REMEMBERED)

@@ -52,6 +52,12 @@ def test_a_refusal_has_its_code() -> None:
         assert dns.resolved == []
 
 
+def test_the_header_counts_though_the_question_was_seen_before() -> None:
+    DnsExchange().take(UP, message(7, 0x0100))
+    with pytest.raises(ProtocolError, match="unknown operation"):
+        DnsExchange().take(UP, message(8, 0x7900))
+
+
 def test_the_answer_to_another_question_is_not_the_firsts() -> None:
     dns = DnsExchange()
     dns.take(UP, message(7, 0x0100))
