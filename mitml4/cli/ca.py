@@ -26,17 +26,20 @@ from mitml4.tls.ca import (
     CERTIFICATE_FILE,
     DEFAULT_DAYS,
     CertificateAuthority,
+    ca_command,
     default_directory,
+    env_command,
 )
 from mitml4.tls.ca_files import FORMATS, Format, write_certificate
 from mitml4.tls.java_keystore import PASSWORD
 from mitml4.tls.original import Original
+from mitml4.tls.private_files import exists
 from mitml4.tls.stores.installation import State, find_stores, states
 from mitml4.tls.stores.installation import install as install_into
 from mitml4.tls.stores.installation import uninstall as uninstall_from
 from mitml4.tls.stores.record import Record
 from mitml4.tls.stores.store import Kind, sha256_of
-from mitml4.tls.trust_store import UNSET_VARIABLES, certificates_of, write_trust
+from mitml4.tls.trust_store import BUNDLE_FILE, UNSET_VARIABLES, certificates_of, write_trust
 from mitml4.whole_writes import write_all
 
 __all__ = ["ca"]
@@ -152,7 +155,11 @@ def generate(
     click.echo(f"created {authority.subject}", err=True)
     click.echo(f"the certificate for clients to trust: {ca_dir / CERTIFICATE_FILE}", err=True)
     if Record(ca_dir).entries:
-        click.echo("the former one is still installed: mitml4 ca uninstall", err=True)
+        undo = ca_command("uninstall", ca_dir)
+        click.echo(f"the former one is still installed: {undo}", err=True)
+    if exists(ca_dir / BUNDLE_FILE):
+        again = env_command(ca_dir)
+        click.echo(f"shells with `mitml4 ca env` still trust the former one: {again}", err=True)
 
 
 @ca.command(

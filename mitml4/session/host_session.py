@@ -32,6 +32,7 @@ from mitml4.session.session import Session
 from mitml4.session.sources.rules import Rules
 from mitml4.session.sources.source import FlowSource, confined
 from mitml4.session.writing import notes_of
+from mitml4.tls.ca import ca_command
 from mitml4.tls.pinning import Site
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def _hints(config: InterceptConfig, note: Say, *, trusts: bool) -> Callable[[Sit
     if trusts:
         return _Hints(note, "if it runs since before this session, restart it").pinned
     if config.scope.owners:
-        return _Hints(note, "sudo mitml4 ca install, and restart the program").pinned
+        install = ca_command("install", config.ca_dir)
+        return _Hints(note, f"sudo {install}, and restart the program").pinned
     return None
 
 

@@ -10,6 +10,7 @@ import ipaddress
 import shlex
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -39,7 +40,9 @@ __all__ = [
     "NAME_PREFIX",
     "AuthorityKey",
     "CertificateAuthority",
+    "ca_command",
     "default_directory",
+    "env_command",
 ]
 
 AuthorityKey: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -203,6 +206,19 @@ class CertificateAuthority:
 def default_directory() -> Path:
     """The directory of the invoking user's authority: `mitml4` in their data home."""
     return data_home() / "mitml4"
+
+
+def ca_command(words: str, directory: Path) -> str:
+    """The command to type for the authority in this directory, such as `mitml4 ca uninstall`."""
+    with suppress(CertificateError):  # there is no directory of the user's own
+        if directory.absolute() == default_directory():
+            return f"mitml4 ca {words}"
+    return f"mitml4 ca {words} --ca-dir {shlex.quote(str(directory.absolute()))}"
+
+
+def env_command(directory: Path) -> str:
+    """The command by which a shell's programs trust the authority in this directory."""
+    return f'eval "$({ca_command("env", directory)})"'
 
 
 _SIGNS_CERTIFICATES: Final = x509.KeyUsage(

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import plistlib
+import shlex
 import ssl
 import subprocess
 import sys
@@ -244,7 +245,19 @@ class TestStores:
         done("generate", directory=directory)
         certificate = CertificateAuthority.load(directory).certificate
         Record(directory).add(new_entry(Kind.NSS, directory, certificate, {}))
-        assert "ca uninstall" in done("generate", "--force", directory=directory).stderr
+        said = done("generate", "--force", directory=directory).stderr
+        undo = f"mitml4 ca uninstall --ca-dir {shlex.quote(str(directory))}"
+        assert f"the former one is still installed: {undo}\n" in said
+        assert "shells" not in said
+
+    def test_a_new_authority_reminds_of_shells_that_trust_the_former_one(
+        self, directory: Path
+    ) -> None:
+        done("generate", directory=directory)
+        done("env", directory=directory)
+        said = done("generate", "--force", directory=directory).stderr
+        again = f'eval "$(mitml4 ca env --ca-dir {shlex.quote(str(directory))})"'
+        assert said.endswith(f"shells with `mitml4 ca env` still trust the former one: {again}\n")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,14 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import NameOID
 
 from mitml4.errors import CertificateError, UsageError
-from mitml4.tls.ca import CERTIFICATE_FILE, KEY_FILE, CertificateAuthority, default_directory
+from mitml4.tls.ca import (
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    CertificateAuthority,
+    ca_command,
+    default_directory,
+    env_command,
+)
 
 
 @pytest.fixture
@@ -45,6 +52,10 @@ def self_signed(
         .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
         .sign(key, SHA256())
     )
+
+
+def _no_home() -> Path:
+    raise CertificateError("no home")
 
 
 def _key_identifier(ca: CertificateAuthority) -> str:
@@ -314,6 +325,16 @@ class TestSaveAndLoad:
 
 
 class TestWhereItLives:
+    def test_commands_name_its_directory_unless_it_is_the_users_own(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("XDG_DATA_HOME", "/data")
+        assert ca_command("status", Path("/data/mitml4")) == "mitml4 ca status"
+        assert ca_command("status", Path("/a b")) == "mitml4 ca status --ca-dir '/a b'"
+        assert env_command(Path("/c")) == 'eval "$(mitml4 ca env --ca-dir /c)"'
+        monkeypatch.setattr("mitml4.tls.ca.default_directory", _no_home)
+        assert ca_command("status", Path("/c")) == "mitml4 ca status --ca-dir /c"
+
     def test_in_the_data_home(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("XDG_DATA_HOME", "/data")
         assert default_directory() == Path("/data/mitml4")

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, MitmError
-from mitml4.tls.ca import NAME_PREFIX
+from mitml4.tls.ca import NAME_PREFIX, ca_command, env_command
 from mitml4.tls.stores.java import JavaStore
 from mitml4.tls.stores.nss import NssStore, has_firefox_without_profile
 from mitml4.tls.stores.record import Record
@@ -27,7 +27,6 @@ __all__ = ["Absent", "Found", "State", "Stores", "find_stores", "install", "stat
 
 Say = Callable[[str], None]
 
-_UNDO: Final = "mitml4 ca uninstall"
 _START_IT: Final = "start it once, then install again"
 
 
@@ -129,7 +128,7 @@ def install(
     if not stores.present:
         raise MachineError(
             f"there is no store to install into: {'; '.join(a.reason for a in stores.absent)}",
-            hint=next((a.hint for a in stores.absent if a.hint), 'eval "$(mitml4 ca env)"'),
+            hint=next((a.hint for a in stores.absent if a.hint), env_command(source.parent)),
         )
     following = dry_run and any(store.kind is Kind.SYSTEM for store in stores.present)
     outcome = _Outcome(say)
@@ -137,9 +136,10 @@ def install(
         with outcome.of(store):
             _install_into(store, certificate, source, record, outcome, dry_run, following)
     sha256 = sha256_of(certificate.public_bytes(Encoding.DER))
+    undo = ca_command("uninstall", source.parent)
     if any(entry.sha256 != sha256 for entry in record.entries):
-        say(f"# a former authority is still installed: {_UNDO} takes out both")
-    outcome.finish("installed into", _UNDO)
+        say(f"# a former authority is still installed: {undo} takes out both")
+    outcome.finish("installed into", undo)
 
 
 def _install_into(
@@ -194,7 +194,7 @@ def uninstall(
                 _uninstall_from(store, entry, record, outcome, dry_run)
             else:
                 _forget(entry, record, outcome, dry_run)
-    outcome.finish("uninstalled from", "mitml4 ca status")
+    outcome.finish("uninstalled from", ca_command("status", record.file.parent))
     return bool(entries)
 
 

@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from mitml4.errors import CertificateError, ExitCode, MachineError, MitmError
-from mitml4.tls.ca import NAME_PREFIX, CertificateAuthority
+from mitml4.tls.ca import NAME_PREFIX, CertificateAuthority, ca_command
 from mitml4.tls.stores.installation import Absent, Stores, install, states, uninstall
 from mitml4.tls.stores.record import RECORD_FILE, Record
 from mitml4.tls.stores.store import Kind, MissingToolError, Step, new_entry, sha256_of
@@ -175,7 +175,7 @@ def test_half_an_installation_is_on_record(machine) -> None:
     with pytest.raises(MitmError) as caught:
         machine.install()
     assert caught.value.exit_code == ExitCode.FAILED
-    assert caught.value.hint == "mitml4 ca uninstall"
+    assert caught.value.hint == ca_command("uninstall", machine.record.file.parent)
     machine.stores[1].fails_at = None
     machine.uninstall()
     assert [store.content for store in machine.stores] == [{}, {}, {}]
