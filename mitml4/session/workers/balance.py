@@ -67,6 +67,8 @@ class Balance:
         self._starting: dict[int, Carrier] = {}
         self._open: dict[int, Carrier] = {}
         """Who carries them, by the number of the flow."""
+        self._has_avoided = False
+        """Whether any may be avoided."""
 
     def choose(self, number: int, workers: Sequence[Carrier]) -> Carrier:
         """Who carries this flow. The number 0 is that of flows that publish nothing: these are not
@@ -82,18 +84,30 @@ class Balance:
     def _least_busy(self, workers: Sequence[Carrier]) -> Carrier:
         if not workers:
             return self.here
-        carriers = [self.here, *workers]
-        if any(each.avoided_s for each in carriers):
-            now_s = self._clock()
-            carriers = [each for each in carriers if each.avoided_until <= now_s] or carriers
+        carriers: Sequence[Carrier] = (self.here, *workers)
+        if self._has_avoided:
+            carriers = self._preferred(carriers)
         most = min([each.open for each in carriers]) + _MAX_DIFFERENCE
-        return min(carriers, key=lambda each: (each.starting + min(each.open, most), each.begun))
+        chosen, *others = carriers
+        least = chosen.starting + min(chosen.open, most), chosen.begun
+        for each in others:
+            load = each.starting + min(each.open, most), each.begun
+            if load < least:
+                chosen, least = each, load
+        return chosen
+
+    def _preferred(self, carriers: Sequence[Carrier]) -> Sequence[Carrier]:
+        """Those that are not avoided, or all if all are."""
+        now_s = self._clock()
+        self._has_avoided = any(each.avoided_s for each in carriers)
+        return [each for each in carriers if each.avoided_until <= now_s] or carriers
 
     def publish(self, event: Published) -> None:
         number: int = event.flow  # type: ignore[union-attr]  # it wants nothing else
         if type(event) is FlowError:
             if event.kind == "internal" and (failed := self._open.get(number)):
                 failed.avoid(self._clock())
+                self._has_avoided = True
             return
         if carrier := self._starting.pop(number, None):
             carrier.starting -= 1
