@@ -11,6 +11,7 @@ The session has what a new worker has to know.
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from functools import lru_cache
 from hashlib import sha256
@@ -104,7 +105,7 @@ class SharedTickets(Tickets):
         super().__init__(clock)
         self.send = send
         """Takes each ticket that is issued here; None: there is no other process."""
-        self._packed: dict[bytes, PackedTicket] = {}
+        self._packed: OrderedDict[bytes, PackedTicket] = OrderedDict()
         """Those of others: few tickets are ever used."""
 
     def keep(self, ours: bytes, ticket: Ticket, lifetime_s: int = 0) -> bool:

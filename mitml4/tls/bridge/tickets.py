@@ -8,6 +8,7 @@ The two have the same length, so that one takes the other's place in a ClientHel
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Final, TypeVar
 
@@ -66,11 +67,13 @@ class Ticket:
         )
 
 
-def keep_latest(kept: dict[bytes, T], ours: bytes, value: T) -> None:
-    """Keep something about a ticket, and forget it of the oldest: connections have two each."""
+def keep_latest(kept: OrderedDict[bytes, T], ours: bytes, value: T) -> None:
+    """Keep something about a ticket, and forget it of the oldest: connections have two each. (A
+    plain dict passes over all that it has forgotten to find its oldest, which took as long as the
+    rest of a ticket.)"""
     kept[ours] = value
     if len(kept) > MAX_TICKETS:
-        del kept[next(iter(kept))]
+        kept.popitem(last=False)
 
 
 class Tickets:
@@ -78,7 +81,7 @@ class Tickets:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self.kept: dict[bytes, tuple[float, Ticket]] = {}
+        self.kept: OrderedDict[bytes, tuple[float, Ticket]] = OrderedDict()
         """By the client's ticket: until when, and the session."""
 
     def issue(self, ticket: Ticket, lifetime_s: int) -> bytes | None:

@@ -81,6 +81,17 @@ def test_a_ticket_comes_to_the_others_with_all_that_it_has(ticket):
         assert other.find(name, each.site) == each.with_psks()
 
 
+def test_the_oldest_tickets_are_forgotten(ticket, monkeypatch):
+    monkeypatch.setattr("mitml4.tls.bridge.tickets.MAX_TICKETS", 3)
+    told = []
+    one, other = SharedTickets(lambda: 100.0, told.append), SharedTickets(lambda: 100.0)
+    ours = [one.issue(ticket, 60) for _ in range(5)]
+    for _, *learned in told:
+        other.learn(*learned)
+    for tickets in (one, other):
+        assert [bool(tickets.find(each, "a")) for each in ours] == [False, False, True, True, True]
+
+
 def connect(interceptor, *what):
     visit = interceptor.passthrough_cache.visit(CLIENT, SITE)
     for each in what:
