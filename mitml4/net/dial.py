@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -17,6 +18,7 @@ from mitml4.net.place import HERE, Place
 
 __all__ = [
     "EXHAUSTED",
+    "SourceAddresses",
     "abort",
     "connect",
     "reset_on_close",
@@ -38,6 +40,8 @@ EXHAUSTED: Final = {
 """Errors that concern this machine, not the server: no descriptor, memory, or port left."""
 
 _LINGER_ZERO: Final = struct.pack("ii", 1, 0)
+_KNOWN_S: Final = 0.1
+_MAX_KNOWN: Final = 1024
 
 
 async def connect(
@@ -96,6 +100,27 @@ def source_towards(destination: Address, mark: int | None = None, place: Place =
         sock.connect((destination.ip, destination.port))
         address: str = sock.getsockname()[0]
     return address
+
+
+class SourceAddresses:
+    """`source_towards`, remembered for a moment: connections of a client come in bursts."""
+
+    def __init__(self, place: Place, clock: Callable[[], float] = time.monotonic) -> None:
+        self._place = place
+        self._clock = clock
+        self._known: dict[str, tuple[float, str]] = {}
+        """Until when, and the address, by the destination's IP."""
+
+    def towards(self, destination: Address) -> str:
+        """See `source_towards`."""
+        now = self._clock()
+        until, source = self._known.get(destination.ip, (now, ""))
+        if now >= until:
+            source = source_towards(destination, place=self._place)
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[destination.ip] = now + _KNOWN_S, source
+        return source
 
 
 def abort(sock: socket.socket) -> None:

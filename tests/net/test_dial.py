@@ -7,6 +7,7 @@ import trio
 
 from mitml4.address import Address
 from mitml4.net import dial
+from mitml4.net.place import HERE
 
 
 @pytest.fixture
@@ -79,3 +80,25 @@ async def test_an_abort_reaches_the_other_side_as_a_reset(listening: socket.sock
         dial.abort(sock)
         with pytest.raises(ConnectionResetError):
             accepted.recv(1)
+
+
+def test_source_addresses_are_remembered_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, asked = [5.0], []
+
+    def source_towards(destination: Address, *, place: object) -> str:
+        asked.append(destination.ip)
+        return f"192.0.2.{len(asked)}"
+
+    monkeypatch.setattr(dial, "source_towards", source_towards)
+    sources = dial.SourceAddresses(HERE, clock=lambda: now[0])
+    one, other = Address("198.51.100.1", 1), Address("198.51.100.2", 1)
+    assert [sources.towards(each) for each in (one, other, one)] == [
+        "192.0.2.1",
+        "192.0.2.2",
+        "192.0.2.1",
+    ]
+    now[0] += 0.1
+    assert sources.towards(one) == "192.0.2.3"
+    for number in range(2000):
+        sources.towards(Address(f"2001:db8::{number}", 1))
+    assert len(sources._known) <= 1024

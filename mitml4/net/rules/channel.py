@@ -30,7 +30,7 @@ from cachetools import FIFOCache
 
 from mitml4.address import Address
 from mitml4.errors import MachineError
-from mitml4.net.dial import source_towards
+from mitml4.net.dial import SourceAddresses, source_towards
 from mitml4.net.gate.conntrack import Conntrack, Entry
 from mitml4.net.gate.gate import HeldSyn, Refusal
 from mitml4.net.gate.nflog import LoggedPacket, open_log
@@ -81,6 +81,7 @@ class HostChannel:
         self.own_mark = identity.own_mark
         self._identity = identity
         self._port = port
+        self._sources = SourceAddresses(place)
         self._own_ips: dict[bool, str] = {}
         self._leaving: FIFOCache[bytes, tuple[Syn, LoggedPacket]] = FIFOCache(_MAX_LEAVING)
         with ExitStack() as undo:
@@ -133,7 +134,7 @@ class HostChannel:
 
     def admit(self, held: HeldSyn) -> Ends:
         client = held.syn.client
-        own_ip = self._own_ips[client.is_v6] = source_towards(client, place=self.place)
+        own_ip = self._own_ips[client.is_v6] = self._sources.towards(client)
         ends = self.expect(
             client, held.syn.destination, own_ip=own_ip, connection_mark=held.connection_mark
         )
