@@ -35,7 +35,7 @@ from mitml4.layers.relay import Relay
 from mitml4.layers.tls import TlsInterceptor
 from mitml4.net.dial import connect
 from mitml4.net.listener import Accepted, IncomingConnection
-from mitml4.net.tcp import TcpStream
+from mitml4.net.tcp import TcpStream, prepare
 from mitml4.session.flows.flow import Flow
 from mitml4.session.flows.services import Services
 from mitml4.session.process import prepare_process
@@ -141,6 +141,7 @@ def carry(middle: Middle, context: ssl.SSLContext, count: int, concurrency: int)
     """Carry so many connections."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listener:
         listener.setblocking(False)
+        prepare(listener)
         if not (child := os.fork()):
             ip, port = listener.getsockname()
             to = fresh.Server(ip, port, _NAME, context)

@@ -29,7 +29,7 @@ from mitml4.layers.bridge import Bridge
 from mitml4.layers.converse import Follower
 from mitml4.layers.relay import Relay
 from mitml4.layers.report import Report
-from mitml4.net.tcp import TcpStream
+from mitml4.net.tcp import TcpStream, prepare
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import Target
 from mitml4.protocols.policy import FlowPolicy
@@ -90,6 +90,8 @@ async def relayed(sides: Sides, nursery: trio.Nursery) -> None:
         target=Target("server.bench.test", 443),
     )
     for number, (to_client, to_server) in enumerate(sides, 1):
+        for sock in (to_client, to_server):
+            prepare(sock)
         client, server = legs()
         report = Report(flow=number, publish=hub.publish, wants=hub.wants)
         report.enter(0, "tls")

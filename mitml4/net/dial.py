@@ -15,13 +15,13 @@ import trio
 
 from mitml4.address import Address
 from mitml4.net.place import HERE, Place
+from mitml4.net.tcp import prepare
 
 __all__ = [
     "EXHAUSTED",
     "SourceAddresses",
     "abort",
     "connect",
-    "reset_on_close",
     "set_ip_transparent",
     "source_towards",
 ]
@@ -53,8 +53,8 @@ async def connect(
     place: Place = HERE,
     bound: Callable[[socket.socket], None] | None = None,
 ) -> socket.socket:
-    """Connect to `destination`; the caller closes the socket, which does not block, and sets the
-    deadline.
+    """Connect to `destination`; the caller closes the socket, which does not block and is prepared
+    for a TcpStream, and sets the deadline.
 
     `mark` is the session's own mark (SO_MARK: needs CAP_NET_ADMIN). The connection uses the IP of
     `source`, with a port that the kernel picks. `unconnected` is a socket with which to connect, by
@@ -66,7 +66,7 @@ async def connect(
     sock = unconnected or place.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        prepare(sock)
         if mark is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
         if source is not None:
@@ -127,14 +127,8 @@ def abort(sock: socket.socket) -> None:
     """Close with a RST: the other side sees a reset or a refusal, not an orderly end. Raises
     nothing."""
     with suppress(OSError):
-        reset_on_close(sock)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
     sock.close()
-
-
-def reset_on_close(sock: socket.socket) -> None:
-    """However it is closed, also by the kernel, the other side sees a reset. What a listener
-    accepts inherits it. Raises OSError."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_ZERO)
 
 
 def set_ip_transparent(sock: socket.socket) -> None:

@@ -17,9 +17,10 @@ import trio
 from mitml4.address import Address
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, limit_hint
-from mitml4.net.dial import EXHAUSTED, abort, reset_on_close, set_ip_transparent
+from mitml4.net.dial import EXHAUSTED, abort, set_ip_transparent
 from mitml4.net.place import HERE, Place
 from mitml4.net.stream import Transport
+from mitml4.net.tcp import prepare
 
 __all__ = [
     "Accepted",
@@ -111,9 +112,7 @@ class Listener:
         self._in_a_row = 0
         self._spare = _spare_descriptor()
         sock.setblocking(False)
-        # A connection may be closed before a process has it as a stream: one on its way to another
-        # process that dies, or may have no more descriptors.
-        reset_on_close(sock)
+        prepare(sock)
 
     async def accept(self) -> Accepted:
         """The next connection; an error of a single connection is never raised.

@@ -28,7 +28,7 @@ import trio
 from mitml4.net import resets, urgent
 from mitml4.net.stream import Transport, UrgentAhead
 
-__all__ = ["TcpStream"]
+__all__ = ["TcpStream", "prepare"]
 
 _FULL_BUFFER_PAUSE_S: Final = 0.02
 _FEW_BYTES: Final = 256
@@ -55,23 +55,30 @@ _FIN_RECEIVED: Final = (6, 8, 9, 11)  # TIME_WAIT, CLOSE_WAIT, LAST_ACK, CLOSING
 _CLOSE: Final = 7
 
 
+def prepare(sock: socket.socket) -> None:
+    """Set what a TcpStream needs of its socket, before that is connected. What a listener accepts
+    inherits all of it. Raises OSError."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # If this process is killed, the kernel resets its connections, so that the other end does not
+    # take an incomplete transfer for a complete one. The same goes for connections that are closed
+    # before a process has them as a stream: on their way to another process that dies, or may have
+    # no more descriptors.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    # A peer may vanish without a word. The far end's own probes no longer notice it, because this
+    # host answers them. How long it takes is the host's setting (tcp_keepalive_time).
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    urgent.leave_in_stream(sock)
+
+
 class TcpStream(Transport):
     """A connected TCP socket, which it owns."""
 
     can_interrupt = True
 
-    def __init__(self, sock: socket.socket | trio.socket.SocketType) -> None:
-        if not isinstance(sock, socket.socket):
-            sock = socket.socket(fileno=sock.detach())
+    def __init__(self, sock: socket.socket) -> None:
+        """The socket was `prepare`d, or its listener was."""
         if sock.gettimeout() != 0:
             sock.setblocking(False)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # If this process is killed, the kernel resets its connections, so that the other end does
-        # not take an incomplete transfer for a complete one.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        # A peer may vanish without a word. The far end's own probes no longer notice it, because
-        # this host answers them. How long it takes is the host's setting (tcp_keepalive_time).
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         urgent.expect_on(sock)
         self.socket = sock
         self._is_closed = False

@@ -16,7 +16,7 @@ import socket
 import struct
 from typing import Final
 
-__all__ = ["expect_on", "has_come", "is_next", "listen_for_it"]
+__all__ = ["expect_on", "has_come", "is_next", "leave_in_stream", "listen_for_it"]
 
 _SIOCATMARK: Final = 0x8905  # asm-generic/sockios.h
 
@@ -35,10 +35,13 @@ def _hear(*_: object) -> None:
     has_come = True
 
 
-def expect_on(sock: socket.socket) -> None:
-    """Leave urgent data in the stream of this socket, and report it, also if it arrived before this
-    call."""
+def leave_in_stream(sock: socket.socket) -> None:
+    """Leave urgent data where it stands in the stream of this socket."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
+def expect_on(sock: socket.socket) -> None:
+    """Report urgent data that comes on this socket, also if it arrived before this call."""
     fcntl.fcntl(sock, fcntl.F_SETOWN, os.getpid())
     poller = select.poll()
     poller.register(sock, select.POLLPRI)

@@ -20,6 +20,7 @@ from mitml4.tls.forge import Forge, Leaf
 from mitml4.tls.keys import KeyType
 from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.stream import tls_over
+from tests.streams import tcp_stream
 from tests.tls.bridge.ends import between, bridged
 
 Pair = Callable[[Leaf], AbstractAsyncContextManager[tuple[Stream, Stream]]]
@@ -41,8 +42,8 @@ async def in_memory(_leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
 @asynccontextmanager
 async def over_tcp(_leaf: Leaf) -> AsyncIterator[tuple[Stream, Stream]]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        one = TcpStream(socket.create_connection(listener.getsockname()))
-        other = TcpStream(listener.accept()[0])
+        one = tcp_stream(socket.create_connection(listener.getsockname()))
+        other = tcp_stream(listener.accept()[0])
     try:
         yield one, other
     finally:

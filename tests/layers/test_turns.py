@@ -23,7 +23,6 @@ from mitml4.layers.report import Report
 from mitml4.net.dial import abort
 from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.net.stream import UrgentAhead
-from mitml4.net.tcp import TcpStream
 from mitml4.protocols.context import LayerContext
 from mitml4.protocols.conversation import (
     FORWARD_ALL,
@@ -39,6 +38,7 @@ from mitml4.protocols.conversation import (
 )
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.policy import FlowPolicy, Target
+from tests.streams import tcp_stream
 
 CONTEXT = LayerContext(target=Target("server.test", 80), hold_s=0.5)
 REQUEST = HttpRequest(stream=1, method="GET", url="/", version="HTTP/1.1", content_type=None)
@@ -96,8 +96,8 @@ def bridged(relay: Relay | None = None) -> Iterator[Ends]:
         ends.events += 1
 
     ends.bridge = Bridge.between(
-        TcpStream(near),
-        TcpStream(far),
+        tcp_stream(near),
+        tcp_stream(far),
         relay=relay or Relay(),
         report=Report(1, publish),
         policy=FlowPolicy(),

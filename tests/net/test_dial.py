@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 
 import pytest
 import trio
@@ -16,9 +17,12 @@ def listening():
         yield server
 
 
-async def test_it_connects_without_delaying_small_writes(listening: socket.socket) -> None:
+async def test_it_connects_with_what_a_stream_needs(listening: socket.socket) -> None:
     with await dial.connect(Address.of(listening.getsockname())) as sock:
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == struct.pack("ii", 1, 0)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
         accepted, _ = listening.accept()
         accepted.close()
 

@@ -34,6 +34,16 @@ async def test_a_connection_is_known_by_its_ends(listener: Listener, host: str) 
             assert accepted.own == Address.of(client.getpeername())
 
 
+async def test_what_it_accepts_has_what_a_stream_needs_of_its_socket(listener: Listener) -> None:
+    with socket.create_connection(("127.0.0.1", listener.address.port)), trio.fail_after(5):
+        accepted = await listener.accept()
+    with accepted.socket as sock:
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == struct.pack("ii", 1, 0)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE)
+
+
 async def test_one_that_was_reset_before_it_is_accepted_is_no_error(listener: Listener) -> None:
     with socket.create_connection(("127.0.0.1", listener.address.port)) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -15,6 +15,7 @@ import trio
 from mitml4.net import dial, urgent
 from mitml4.net.splice import PipePool, splice_burst
 from mitml4.net.tcp import TcpStream
+from tests.streams import tcp_stream
 
 ROUNDS = 40
 
@@ -24,7 +25,7 @@ def connected() -> tuple[TcpStream, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         far = socket.create_connection(listener.getsockname())
         near, _ = listener.accept()
-    return TcpStream(near), far
+    return tcp_stream(near), far
 
 
 async def test_many_packets_are_not_looked_at_again_and_again(monkeypatch) -> None:
@@ -177,7 +178,7 @@ async def test_a_connection_that_was_reset_has_nothing_left_to_send() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
         theirs, _ = listener.accept()
-    stream = TcpStream(ours)
+    stream = tcp_stream(ours)
     while True:
         try:
             ours.send(bytes(1 << 20))
@@ -195,7 +196,7 @@ async def test_urgent_data_is_no_end_for_splice_though_the_end_has_come() -> Non
     with socket.create_server(("127.0.0.1", 0)) as listener:
         near, far = socket.create_connection(listener.getsockname()), listener.accept()[0]
         out, heard = socket.create_connection(listener.getsockname()), listener.accept()[0]
-    source, sink, pipes = TcpStream(near), TcpStream(out), PipePool()
+    source, sink, pipes = tcp_stream(near), tcp_stream(out), PipePool()
     with far, heard:
         far.sendall(b"before")
         far.send(b"U", socket.MSG_OOB)
@@ -221,7 +222,7 @@ async def test_one_call_reads_all_that_is_there_up_to_what_is_told_once(monkeypa
         for size in (8191, 8192, 8193, 60_000):
             with socket.create_server(("127.0.0.1", 0)) as listener:
                 far = socket.create_connection(listener.getsockname())
-                stream = TcpStream(listener.accept()[0])
+                stream = tcp_stream(listener.accept()[0])
             data = bytes(range(200)) * (size // 200 + 1)
             far.sendall(data[:size])
             buffer = memoryview(bytearray(65536))
@@ -282,7 +283,7 @@ async def test_it_is_closed_however_the_kernel_fails(end) -> None:
         accepted, _ = listener.accept()
     near = Failing(fileno=accepted.detach())
     with far:
-        stream = TcpStream(near)
+        stream = tcp_stream(near)
         near.is_failing = True
         end(stream)
         assert stream.is_closed

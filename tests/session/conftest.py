@@ -31,6 +31,7 @@ from mitml4.tls.forge import Forge
 from mitml4.tls.pinning import PassthroughCache
 from mitml4.tls.trust_store import certificates_in
 from mitml4.tls.verify import Verifier
+from tests.streams import tcp_stream
 
 Handler = Callable[[trio.SocketStream], object]
 
@@ -50,7 +51,7 @@ class Arrived:
         return self.client
 
     async def accept(self) -> TcpStream:
-        return TcpStream(self.socket)
+        return tcp_stream(self.socket)
 
     def refuse(self, _reason: OSError | None) -> None:
         abort(self.socket)
@@ -150,7 +151,7 @@ def lab(
             listener.listen(128)
 
             async def connect(_arrival: IncomingConnection, _name: str | None) -> TcpStream:
-                return TcpStream((await trio.open_tcp_stream("127.0.0.1", port)).socket)
+                return tcp_stream((await trio.open_tcp_stream("127.0.0.1", port)).socket)
 
             interceptor = TlsInterceptor(
                 forge=Forge(our_ca),

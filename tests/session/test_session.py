@@ -29,6 +29,7 @@ from mitml4.sinks.commands import Measure, PassThrough, Refuse, Reset, Stop
 from mitml4.sinks.updates import BytesMoved, ServerConnected, TlsSecret
 from mitml4.tls.keys import KeyType
 from tests.session.conftest import Arrived
+from tests.streams import tcp_stream
 
 
 class LoopbackSource:
@@ -59,10 +60,10 @@ class LoopbackSource:
         return Arrived(sock, Address.of(peer), Address("127.0.0.1", self.port))
 
     async def connect(self, *_to: object, **_how: object) -> TcpStream:
-        return TcpStream((await trio.open_tcp_stream("127.0.0.1", self.port)).socket)
+        return tcp_stream((await trio.open_tcp_stream("127.0.0.1", self.port)).socket)
 
     async def dial(self, address: Address) -> TcpStream:
-        return TcpStream((await trio.open_tcp_stream(address.ip, address.port)).socket)
+        return tcp_stream((await trio.open_tcp_stream(address.ip, address.port)).socket)
 
     def is_here(self, _destination: Address) -> bool:
         return False

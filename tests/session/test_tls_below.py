@@ -13,7 +13,7 @@ from mitml4.events import FlowError
 from mitml4.layers.editing.elsewhere import connect_tls
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import Stream
-from mitml4.net.tcp import TcpStream
+from tests.streams import tcp_stream
 
 
 def server_context(ca: trustme.CA, name: str) -> ssl.SSLContext:
@@ -49,7 +49,7 @@ async def test_ends_pass_in_both_directions(lab, server_ca: trustme.CA, is_tls: 
         port = listener.socket.getsockname()[1]
 
         async def connect(_arrival: IncomingConnection, _name: str | None) -> Stream:
-            stream = TcpStream((await trio.open_tcp_stream("127.0.0.1", port)).socket)
+            stream = tcp_stream((await trio.open_tcp_stream("127.0.0.1", port)).socket)
             return await connect_tls(proxy.services.tls, stream, "proxy.test", ())
 
         async with lab(None, connect=connect) as proxy:

@@ -15,9 +15,9 @@ from mitml4.layers.bridged_server import receive
 from mitml4.layers.editing.reader import Reader
 from mitml4.net import urgent
 from mitml4.net.stream import Stream
-from mitml4.net.tcp import TcpStream
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.stream import tls_over
+from tests.streams import tcp_stream
 
 GREETINGS = {"unknown": b"\x00\x01", "ftp": b"220 FTP ready\r\n"}
 MUCH = 300_000  # enough to be spliced
@@ -179,7 +179,7 @@ async def test_where_it_means_nothing_it_is_a_byte_like_others(read) -> None:
     """In a handshake of TLS, and in HTTP that is edited: nobody waits for it until a timeout."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         far = socket.create_connection(listener.getsockname())
-        near = TcpStream(listener.accept()[0])
+        near = tcp_stream(listener.accept()[0])
     with far:
         far.send(b"GET ")
         far.send(b"/", socket.MSG_OOB)

@@ -16,7 +16,6 @@ import trio.testing
 from mitml4.net import urgent
 from mitml4.net.memory import MemoryStream, memory_pair
 from mitml4.net.stream import Stream, StreamTruncated
-from mitml4.net.tcp import TcpStream
 from mitml4.protocols.tls.alerts import Alert
 from mitml4.protocols.tls.records import RecordType
 from mitml4.tls import bridged_stream
@@ -26,6 +25,7 @@ from mitml4.tls.bridged_stream import BridgedStream
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.stream import TlsStream, tls_over
 from tests.layers.conftest import note_sent
+from tests.streams import tcp_stream
 from tests.tls.bridge.ends import Far, between, bridged, connections
 from tests.tls.bridge.peers import client_context, server_context
 
@@ -361,7 +361,7 @@ async def test_urgent_data_in_tls_is_a_part_of_it(monkeypatch) -> None:
     previous = signal.getsignal(signal.SIGURG)
     urgent.listen_for_it()
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        near = TcpStream(socket.create_connection(listener.getsockname()))
+        near = tcp_stream(socket.create_connection(listener.getsockname()))
         far_socket, _ = listener.accept()
     connection, far = Far.of_new()
     stream = BridgedStream(near, connection)

@@ -21,7 +21,6 @@ from OpenSSL.crypto import X509
 from bench.tls_records import HANDSHAKE, RecordWriter, logged_secret, ticket
 from mitml4.net.memory import memory_pair
 from mitml4.net.stream import StreamTruncated
-from mitml4.net.tcp import TcpStream
 from mitml4.protocols.conversation import Framing
 from mitml4.protocols.tls.hello import ClientHello, Extension
 from mitml4.tls.bridge.extensions import RawExtensions
@@ -32,6 +31,7 @@ from mitml4.tls.context import Contexts
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.opened_stream import OpenedStream
 from mitml4.tls.stream import TlsStream, tls_over
+from tests.streams import tcp_stream
 from tests.tls.bridge.ends import between
 
 HELLO = ClientHello(
@@ -98,7 +98,7 @@ class Bare(Framing):
 async def by_openssl(
     near: socket.socket, peer: Peer, framing: Framing | None, context: SSL.Context = CONTEXT
 ) -> TlsStream:
-    stream = tls_over(TcpStream(near), context, framing=framing)
+    stream = tls_over(tcp_stream(near), context, framing=framing)
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, peer.handshake)
@@ -120,7 +120,7 @@ async def by_bridge(near: socket.socket, peer: Peer) -> OpenedStream:
     client, streams = tls_over(far, CONTEXT), []
 
     async def bridge() -> None:
-        streams.extend(await between(client_side, TcpStream(near)))
+        streams.extend(await between(client_side, tcp_stream(near)))
 
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
@@ -355,7 +355,7 @@ async def test_a_server_shows_the_same_certificate_in_a_renegotiation(name: str)
     near, far = connected()
     with near, far:
         server = Renegotiating(far)
-        stream = tls_over(TcpStream(near), CONTEXT)
+        stream = tls_over(tcp_stream(near), CONTEXT)
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.to_thread.run_sync, server.tls.do_handshake)
@@ -387,7 +387,7 @@ async def test_a_server_may_not_renegotiate_for_ever(framing: Framing | None) ->
 
     with near, far:
         server = Renegotiating(far)
-        stream = tls_over(TcpStream(near), CONTEXT, framing=framing)
+        stream = tls_over(tcp_stream(near), CONTEXT, framing=framing)
         said = 5 * MAX_RENEGOTIATIONS
         with trio.fail_after(10):
             async with trio.open_nursery() as nursery:

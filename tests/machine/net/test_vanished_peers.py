@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from mitml4.net.netns import NetNamespace
-from mitml4.net.tcp import TcpStream
+from tests.streams import tcp_stream
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def test_a_peer_that_has_vanished_ends_its_connection(host: NetNamespace) -> Non
         with socket.create_server(("127.0.0.1", 0)) as listener:
             far = socket.create_connection(listener.getsockname())
             near, _ = listener.accept()
-        stream = TcpStream(near)
+        stream = tcp_stream(near)
         with far:
             host.run("ip", "link", "set", "lo", "down")
             with trio.fail_after(60), pytest.raises(TimeoutError):
