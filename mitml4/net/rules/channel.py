@@ -192,9 +192,12 @@ class HostChannel:
         self._add(entry)
 
     def _interface(self, packet: LoggedPacket) -> str:
-        """The interface in scope; the incoming one if both are."""
-        names = [self._name(index) for index in (packet.entered_by, packet.leaves_by) if index]
-        return next((name for name in names if name in self.interfaces), names[0])
+        """The interface in scope; the incoming one if both are, or neither is."""
+        names = (self._name(index) for index in (packet.entered_by, packet.leaves_by) if index)
+        first = next(names)
+        if first in self.interfaces or not self.interfaces:
+            return first
+        return next((name for name in names if name in self.interfaces), first)
 
     def _name(self, index: int) -> str:
         """The name of an interface; its index if it has gone."""
