@@ -90,13 +90,14 @@ class Observe:
     """Is told of the protocol at a depth, once it is found."""
 
     async def run(self, bridge: Bridge, context: LayerContext) -> Inner | None:
-        engine = await Follower(bridge, context, on_found=self.on_found).detect()
+        follower = Follower(bridge, context, on_found=self.on_found)
+        engine = await follower.detect()
         match engine.outcome:
             case None:
                 return None
             case Switch(inner):
                 return Inner(bridge.inner(inner), engine.inner_context())
             case HandOver(_, speaker):
-                return await self.tls.run(bridge, context, speaker)
+                return await self.tls.run(bridge, context, speaker, follower.seen_of_client)
             case _:
                 assert_never(engine.outcome)

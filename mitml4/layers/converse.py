@@ -103,6 +103,11 @@ class Follower:
         self._engine.relay(name, speaker, details)
         return await self._run()
 
+    @property
+    def seen_of_client(self) -> bytes:
+        """The client's bytes that no conversation has claimed, as far as they were looked at."""
+        return bytes(self._bridge.up.ahead) + self._fresh[Direction.UP]
+
     async def _run(self) -> Engine:
         engine = self._engine
         if plaintext := self._bridge.plaintext:

@@ -83,9 +83,12 @@ class InterceptTls:
     on_hello: Callable[[int, ClientHello], None] | None = None
     """Is told of the ClientHello at a depth, before anything of it moves."""
 
-    async def run(self, bridge: Bridge, context: LayerContext, speaker: Speaker) -> Inner | None:
+    async def run(
+        self, bridge: Bridge, context: LayerContext, speaker: Speaker, seen: bytes = b""
+    ) -> Inner | None:
+        """`seen`: what has come from the client, as far as it was looked at."""
         await bridge.flush()
-        read = await read_hello(bridge)
+        read = await read_hello(bridge, seen)
         if read is None:
             if not _is_reversed(bridge):
                 why = "TLS: a ClientHello that cannot be read"
@@ -309,12 +312,13 @@ def _is_reversed(bridge: Bridge) -> bool:
         return False
 
 
-async def read_hello(bridge: Bridge) -> tuple[ClientHello, bytes] | None:
-    """The whole ClientHello and its bytes, none of them consumed.
+async def read_hello(bridge: Bridge, seen: bytes = b"") -> tuple[ClientHello, bytes] | None:
+    """The whole ClientHello and its bytes, none of them consumed. `seen`: the first of them that
+    are known.
 
     None if it is not one, is not complete in time, or if the server sends something before that.
     """
-    data = bridge.up.glance()
+    data = seen or bridge.up.glance()
     deadline = math.inf
     while True:
         bare = bytes(bridge.framing().unwrap(data)) if bridge.framing else data

@@ -18,6 +18,7 @@ from mitml4.engine.engine import Engine
 from mitml4.engine.plaintext import Plaintext
 from mitml4.layers.bridge import Bridge
 from mitml4.layers.lane import Lane
+from mitml4.net.memory import MemoryStream
 from mitml4.net.stream import StreamTruncated
 from mitml4.protocols.policy import PolicyDecision, Target
 from mitml4.session.flows.flow import Flow
@@ -287,6 +288,21 @@ def test_what_never_begins_ends_well_too(flow_lab, talk, reason: str, met: dict)
     for at in range(1, out.steps + 1):
         out = conversation.run(flow_lab, at=at, act="cancel")
         assert out.close.reason in ("shutdown", reason)
+
+
+def test_a_hello_is_looked_at_once(flow_lab, monkeypatch) -> None:
+    looks = []
+    peek = MemoryStream.peek_nowait
+
+    def counted(stream: MemoryStream, limit: int) -> bytes:
+        data = peek(stream, limit)
+        if data.startswith(b"\x16\x03\x01"):  # the client's first record
+            looks.append(len(data))
+        return data
+
+    monkeypatch.setattr(MemoryStream, "peek_nowait", counted)
+    Conversation(TlsHttp(), "the client first").run(flow_lab)
+    assert len(looks) == 1
 
 
 def test_each_wait_of_a_flow_can_be_cancelled(talk, flow_lab) -> None:
