@@ -77,12 +77,12 @@ class OpenQuestion:
             return
         opening = self._opening()
         self._detection = registry.detect(opening)
-        if direction is Direction.UP and self._context.policy.is_strict:
+        if direction is Direction.UP:
             self._may_ask = self._asks(opening)
 
     def _asks(self, opening: Opening) -> bool:
         """Check the hosts that the client's bytes ask for. Whether more bytes may name others."""
-        if self._detection.match or not opening.up:
+        if self._detection.match or not opening.up or not self._context.policy.is_strict:
             return False
         asked = asked_by(opening, self._context.target)
         self._context.policy.check(*asked.ends)
