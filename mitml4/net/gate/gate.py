@@ -258,6 +258,10 @@ class PendingConnection:
 
     def __init__(self, held: HeldSyn, gate: SynGate) -> None:
         self.held = held
+        self.client: Final = held.syn.client
+        self.destination: Final = held.destination
+        self.source: Final = held.source
+        self.interface: Final = held.interface
         self._gate = gate
         self._is_waiting = True
         """Whether it has neither arrived nor been refused or given up: then its client may have
@@ -269,22 +273,6 @@ class PendingConnection:
         self.is_missed = False
         """Whether it has been missed already."""
         self._arrived: Arrived | None = None
-
-    @property
-    def client(self) -> Address:
-        return self.held.syn.client
-
-    @property
-    def destination(self) -> Address:
-        return self.held.destination
-
-    @property
-    def source(self) -> Address:
-        return self.held.source
-
-    @property
-    def interface(self) -> str:
-        return self.held.interface
 
     @property
     def local_ends(self) -> Ends | None:
