@@ -152,6 +152,8 @@ class Browser:
         """The titles, and the flows around the selected one."""
         self._first = min(max(self._first, self._selected - room + 1), self._selected)
         entries = self._index.entries(self._first, room)
+        if not entries:
+            return [[Cell(self._nothing(), "name")]]
         rows = [sheet_row(entry) for entry in entries]
         if width < _WIDE:
             rows = [row._replace(client=None) for row in rows]
@@ -161,6 +163,14 @@ class Browser:
             style = "selected" if place == self._selected else "failed" if entry.failed else ""
             lines.append([Cell(set_cell_size(text, width), style)])
         return lines
+
+    def _nothing(self) -> str:
+        """The text that is shown if there are no flows."""
+        if self._filter:
+            return f"  no flow matches {printable(self._filter.text)}"
+        if self._only_failed:
+            return "  no flow has failed"
+        return ""
 
     def _detail(self, width: int, room: int) -> list[Line]:
         if self._detail_of != (self._selected, width):

@@ -172,6 +172,15 @@ def test_a_filter_is_typed_and_dropped(index: Index) -> None:
     assert "/status" not in window.text
 
 
+def test_where_there_is_nothing_the_reason_is_told(index: Index) -> None:
+    window = Window(index).press(*keys_in(b"/port:1 status:404\r"))
+    assert window.picture()[1].strip() == "no flow matches port:1 status:404"
+    empty = Index()
+    assert "no flow" not in Window(empty).text
+    assert "no flow has failed" in Window(empty).press(b"!").text
+    empty.close()
+
+
 def test_sorting_failures_and_the_keys_page(index: Index) -> None:
     window = Window(index)
     assert window.press(b"s", DOWN, DOWN).selected == "2"
