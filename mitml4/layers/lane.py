@@ -390,7 +390,7 @@ class Lane:
         while source.below and sink.below:
             source, sink = source.below, sink.below
             try:
-                if not broke:
+                if not (broke or sink in self._ended_sinks):  # else it has come already
                     await source.wait_end()
             except StreamTruncated:
                 continue
