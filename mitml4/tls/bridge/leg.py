@@ -98,7 +98,8 @@ class Leg:
                 return None
             kind, content = record
             if kind is RecordType.HANDSHAKE:
-                self._messages.feed(content)
+                if message := self._messages.next_with(content):
+                    return message
             elif not self._messages.is_between:
                 raise TlsError(Alert.UNEXPECTED_MESSAGE, "a record interrupts a handshake message")
             elif kind is RecordType.ALERT:

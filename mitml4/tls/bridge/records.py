@@ -216,6 +216,14 @@ class Messages:
         """The content of the next handshake record."""
         self._unread += content
 
+    def next_with(self, content: bytes) -> tuple[int, bytes] | None:
+        """What `next` returns once this content was fed, which mostly is a message."""
+        is_whole = len(content) == 4 + int.from_bytes(content[1:4], "big") <= 4 + self._limit
+        if is_whole and not self._unread:
+            return content[0], content
+        self.feed(content)
+        return self.next()
+
     def next(self) -> tuple[int, bytes] | None:
         """The type of the next message, and all of it with its header; None if it is not whole yet.
         Raises TlsError."""

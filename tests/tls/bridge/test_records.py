@@ -185,18 +185,20 @@ def test_messages_are_put_together_and_taken_apart() -> None:
     def message(kind: int, body: bytes) -> bytes:
         return bytes([kind]) + len(body).to_bytes(3, "big") + body
 
-    sent = message(1, b"") + message(2, b"abc") + message(3, bytes(70_000))
-    for size in (1, 5, 16384, len(sent)):
-        messages, got = Messages(), []
-        for at in range(0, len(sent), size):
-            messages.feed(sent[at : at + size])
-            got += iter(messages.next, None)
-        assert got == [
-            (1, message(1, b"")),
-            (2, message(2, b"abc")),
-            (3, message(3, bytes(70_000))),
-        ]
-        assert messages.is_between
+    sent = [message(1, b""), message(2, b"abc"), message(3, bytes(70_000))]
+    whole = b"".join(sent)
+    cuts = [[whole[at : at + size] for at in range(0, len(whole), size)] for size in (1, 5, 16384)]
+    for contents in (*cuts, [whole], sent):
+        for at_once in (False, True):
+            messages, got = Messages(), []
+            for content in contents:
+                if not at_once:
+                    messages.feed(content)
+                elif found := messages.next_with(content):
+                    got.append(found)
+                got += iter(messages.next, None)
+            assert got == list(zip((1, 2, 3), sent, strict=True))
+            assert messages.is_between
     messages.feed(message(1, b"") + b"\2\0")
     assert messages.next() == (1, message(1, b""))
     assert not messages.is_between
@@ -208,6 +210,8 @@ def test_a_message_that_is_too_long_is_refused_by_its_header() -> None:
     with pytest.raises(TlsError) as error:
         messages.next()
     assert error.value.alert == Alert.ILLEGAL_PARAMETER
+    with pytest.raises(TlsError):
+        Messages(1000).next_with(b"\1\0\x03\xe9" + bytes(1001))
 
 
 @given(
