@@ -36,6 +36,7 @@ from mitml4.session.destinations.policy import LivePolicy
 from mitml4.session.flows.crowd import Limits, QueuedConnection
 from mitml4.session.flows.flows import MAX_FLOWS, Flows
 from mitml4.session.flows.proof import Connect, Prover
+from mitml4.session.flows.reconnecting import Reconnecting
 from mitml4.session.flows.services import EditingServices, Services
 from mitml4.session.memory import SharedMemory
 from mitml4.session.reporting.hub import Hub
@@ -119,14 +120,16 @@ class Session:
         self.outputs = open_outputs(
             config, ask=self.handle, keylog_failed=self._lose_key_log, taps=taps
         )
+        reconnecting = Reconnecting()
         self.hub = Hub(
             self.outputs.sinks,
-            [Notes(say), *[each for each in (self._scripts, self._balance) if each]],
+            [Notes(say), reconnecting, *[each for each in (self._scripts, self._balance) if each]],
             condition=config.filter,
             unfiltered=self.outputs.unfiltered,
             on_failure=self._break,
         )
         self.flows = Flows(self.hub, self._limits, config.max_flows, self._reach)
+        reconnecting.open = self.flows.open
         self._passthrough_cache: PassthroughCache | None = None
         """While it runs."""
         self._ca_page: Pages | None = None

@@ -204,6 +204,28 @@ def test_a_servers_reset_is_a_reset(peer, client, session, first):
     assert watch.flow().closed["reason"] == "reset"
 
 
+@pytest.mark.parametrize("address", [V4, V6])
+def test_a_client_may_connect_again_from_the_port_that_was_reset(lab, client, session, address):
+    """As NFS does. The kernel remembers the connection for ten seconds more each time."""
+    watch = session.watch()
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with lab.server.socket(family) as listener:
+        listener.bind((address, 0))
+        listener.listen()
+        listener.settimeout(TIMEOUT_S)
+        port = 0
+        for count in range(1, 4):
+            with client.namespace.socket(family) as sock:
+                sock.settimeout(TIMEOUT_S)
+                sock.bind(("", port))
+                port = sock.getsockname()[1]
+                sock.connect((address, listener.getsockname()[1]))
+                reset(listener.accept()[0])
+                with pytest.raises(ConnectionResetError):
+                    sock.recv(1)
+            assert watch.flows(count)[-1].closed["reason"] == "reset"
+
+
 def test_a_clients_reset_is_a_reset(peer, client, session):
     def handler(sock):
         sock.sendall(b"\x00go")

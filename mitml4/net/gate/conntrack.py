@@ -91,9 +91,16 @@ class Conntrack:
     ) -> None:
         """Remove the entry of a connection. Raises FileNotFoundError if there is none; otherwise
         the kernel's OSError."""
+        self._remove(_ORIGINAL, source, destination, protocol)
+
+    def remove_answered(self, source: Address, destination: Address) -> None:
+        """The same for the TCP connection whose answers have these ends."""
+        self._remove(_REPLY, source, destination, socket.IPPROTO_TCP)
+
+    def _remove(self, kind: int, source: Address, destination: Address, protocol: int) -> None:
         family = _family(source)
         ends = _packed(family, source), _packed(family, destination)
-        asked = _tuple(_ORIGINAL, family, *ends, protocol)
+        asked = _tuple(kind, family, *ends, protocol)
         request(self._socket, _DELETE, nfnetlink_head(family) + asked)
 
     def count(self) -> int:

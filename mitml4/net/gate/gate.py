@@ -20,6 +20,7 @@ from collections.abc import Hashable, Iterator
 from contextlib import suppress
 from enum import Enum, auto
 from typing import Final, Protocol, TypeAlias, TypeVar
+from weakref import WeakValueDictionary
 
 import trio
 
@@ -98,8 +99,11 @@ class SynChannel(Protocol):
         """Send one that was admitted again, since the first may have been lost. Best effort."""
 
     def withdraw(self, held: HeldSyn) -> None:
-        """Undo `admit` for a connection that has not arrived: if its client sends the SYN again,
-        that is a new one. Best effort."""
+        """Undo `admit` for a connection that has not arrived, or was reset from here: what its
+        client sends next from the same port is a new one. Best effort."""
+
+    def disown(self, own: Address, peer: Address) -> None:
+        """The same for one that has arrived without being admitted, with these ends there."""
 
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
         """Refuse its client. Best effort: the client will retransmit."""
@@ -116,6 +120,8 @@ class SynGate:
         """By client and requested destination."""
         self.admitted: dict[Ends, PendingConnection] = {}
         """By their addresses at the listener."""
+        self.latest: WeakValueDictionary[Ends, PendingConnection] = WeakValueDictionary()
+        """The last one that was let in, by client and requested destination."""
         self._by_client: Counter[str] = Counter()
         self._by_client_and_server: Counter[_Pair] = Counter()
         self._send, self._receive = trio.open_memory_channel[PendingConnection](_MAX_PENDING)
@@ -249,8 +255,11 @@ class SynGate:
     def _take(self, accepted: Accepted) -> None:
         if pending := self.admitted.get((accepted.peer, accepted.own)):
             pending.arrive(accepted.socket)
-        else:  # its client was too slow, or connected to the listener directly
+        else:
+            # Its client was too slow, or has used the port of a connection that was reset from
+            # here, which the kernel has taken for the same: the next attempt is a new one.
             abort(accepted.socket)
+            self.channel.disown(accepted.own, accepted.peer)
 
 
 class PendingConnection:
@@ -303,6 +312,7 @@ class PendingConnection:
         """Accept it. `arrived` is called once, unless it is refused before."""
         self._is_let_in = True
         self._arrived = arrived
+        self._gate.latest[self.held.syn.client, self.held.syn.destination] = self
         self._admit()
         self._gate.awaited[self] = trio.current_time()
         self._gate.awaits_some.set()
@@ -325,6 +335,18 @@ class PendingConnection:
             return  # without mitml4, the client would get no answer either
         unreachable = reason is not None and reason.errno in _UNREACHABLE
         self._gate.channel.refuse(self.held, Refusal.UNREACHABLE if unreachable else Refusal.RESET)
+
+    def was_reset(self) -> None:
+        """It had arrived, and was reset from here, while none of its ends had ended.
+
+        For seconds, the kernel takes a SYN with the same ends for one of the same connection. So
+        a client that connects again from the same port, as NFS does, would not be held, and would
+        arrive unexpectedly.
+        """
+        syn = self.held.syn
+        if not self._is_waiting and self._gate.latest.get((syn.client, syn.destination)) is self:
+            self._gate.take_arrived()  # while resets still reach their clients
+            self._gate.channel.withdraw(self.held)
 
     def ask_again(self) -> None:
         """The client has retransmitted its SYN. It is admitted again only if it was not."""

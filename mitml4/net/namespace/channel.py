@@ -75,6 +75,9 @@ class NamespaceChannel:
     def withdraw(self, held: HeldSyn) -> None:
         """Nothing has been kept of it."""
 
+    def disown(self, own: Address, peer: Address) -> None:
+        """The same."""
+
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
         syn = held.syn
         if refusal is Refusal.UNREACHABLE:

@@ -149,6 +149,10 @@ class HostChannel:
         with suppress(OSError):
             self._conntrack.remove(held.syn.client, held.syn.destination)
 
+    def disown(self, own: Address, peer: Address) -> None:
+        with suppress(OSError):
+            self._conntrack.remove_answered(own, peer)
+
     def expect(
         self, client: Address, destination: Address, *, own_ip: str, connection_mark: int = 0
     ) -> Ends:

@@ -34,6 +34,10 @@ class Carried(Protocol):
     """A flow, wherever it is carried."""
 
     @property
+    def connection(self) -> IncomingConnection:
+        """The client's."""
+
+    @property
     def is_delivered(self) -> bool:
         """Whether the server has acknowledged all that the client has sent."""
 

@@ -63,6 +63,18 @@ def test_a_connection_goes_where_its_entry_says(host: NetNamespace, ip: str, sou
     conntrack.close()
 
 
+@pytest.mark.parametrize("ip", ["127.0.0.1", "::1"])
+def test_an_entry_is_removed_by_the_ends_of_its_answers(host: NetNamespace, ip: str) -> None:
+    conntrack = host.call(Conntrack)
+    conntrack.add(entry(ip, 7000, becomes_source=Address(ip, OTHER_PORT)))
+    ends = Address(ip, 7000), Address(ip, OTHER_PORT)
+    conntrack.remove_answered(*ends)
+    assert not tracked(host)
+    with pytest.raises(FileNotFoundError):
+        conntrack.remove_answered(*ends)
+    conntrack.close()
+
+
 def tracked(host: NetNamespace) -> list[str]:
     return host.call(lambda: Path("/proc/thread-self/net/nf_conntrack").read_text().splitlines())
 

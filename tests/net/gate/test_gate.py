@@ -31,6 +31,7 @@ class Channel:
         self.admitted: list[int] = []
         self.refused: list[tuple[int, Refusal]] = []
         self.withdrawn: list[int] = []
+        self.disowned: list[tuple[Address, Address]] = []
         self.lets_in = True
         self.loses = False
         self.repeated: list[int] = []
@@ -68,6 +69,9 @@ class Channel:
 
     def withdraw(self, held: HeldSyn) -> None:
         self.withdrawn.append(held.syn.client.port)
+
+    def disown(self, own: Address, peer: Address) -> None:
+        self.disowned.append((own, peer))
 
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
         self.refused.append((held.syn.client.port, refusal))
@@ -325,6 +329,26 @@ async def test_whoever_comes_to_the_listener_itself_is_reset(gate: Any) -> None:
         await trio.lowlevel.wait_readable(client)
         with pytest.raises(ConnectionResetError):
             client.recv(1)
+        own = Address.of(address)
+        assert gate.channel.disowned == [(own, Address.of(client.getsockname()))]
+
+
+async def test_a_port_whose_connection_was_reset_may_be_used_again(gate: Any) -> None:
+    """The last one that was let in is forgotten, and no later one because of an earlier one."""
+    connections = []
+    for _ in range(2):
+        gate.channel.ask(1001)
+        connections.append(await gate.accept())
+        connections[-1].was_reset()  # it waits
+        await accept_and_close(connections[-1])
+    assert gate.channel.withdrawn == []
+    earlier, later = connections
+    earlier.was_reset()
+    assert gate.channel.withdrawn == []
+    later.was_reset()
+    assert gate.channel.withdrawn == [1001]
+    del connections, earlier, later
+    assert not gate.latest
 
 
 async def test_what_waits_is_handed_over_at_the_end() -> None:
