@@ -53,11 +53,6 @@ class DatagramFlow(FlowOf["DatagramHalf"]):
     watched: bool = True
     """Whether the listener still wants to see datagrams."""
 
-    @property
-    def connect_s(self) -> None:
-        """Nobody is connected to."""
-        return None
-
 
 class DatagramHalf:
     """One direction of a flow."""

@@ -15,6 +15,7 @@ from mitml4.capture.agenda import Agenda
 from mitml4.capture.converse import Depth
 from mitml4.capture.datagrams import DatagramFlows
 from mitml4.capture.fast_path import fast_path
+from mitml4.capture.files.comments import CaptureSide
 from mitml4.capture.flow import CloseReason, Flow
 from mitml4.capture.follow_datagrams import DatagramFollower
 from mitml4.capture.known import Known
@@ -35,11 +36,14 @@ from mitml4.protocols.payload import Shown
 from mitml4.protocols.policy import ANYTHING
 from mitml4.protocols.protocol_event import ProtocolEvent
 
-__all__ = ["Copies", "Statistics", "follow"]
+__all__ = ["Copies", "SideOf", "Statistics", "follow"]
 
 Copies: TypeAlias = Callable[[Flow, Callable[[], int], int | None], Plaintext]
 """Makes what takes the copies of a flow's decrypted TLS, from the flow, the clock of its packets in
 nanoseconds, and the port that the TLS is bound for."""
+
+SideOf: TypeAlias = Callable[[float], CaptureSide | None]
+"""What a comment of the packet that is read says, from its time."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,7 @@ def follow(
     shown: Shown | None = None,
     copies: Copies | None = None,
     share: Share | None = None,
+    side_of: SideOf = lambda _time_s: None,
     max_flows: int = MAX_FLOWS,
     statistics: Statistics | None = None,
 ) -> Iterator[Report]:
@@ -71,8 +76,8 @@ def follow(
     `secrets` contain those of its ClientHello when it is read; secrets may be added as packets are
     read. `shown`: what events show of what is said. `copies` makes what takes the copies of
     decrypted TLS. `share`: which flows are followed; it knows where a report stands until the next
-    one is asked for. `statistics` is updated. If the packets end with a CaptureError, all flows are
-    closed and reported before it is raised again.
+    one is asked for. `side_of` is asked where a flow opens. `statistics` is updated. If the packets
+    end with a CaptureError, all flows are closed and reported before it is raised again.
     """
     reports: list[Report] = []
     statistics = statistics if statistics is not None else Statistics()
@@ -82,13 +87,13 @@ def follow(
     known = share.known
     agenda = Agenda()
     streams = Reassembler(
-        lambda flow: _Follower(flow, reports.append, known, secrets, shown, copies),
+        lambda flow: _Follower(flow, reports.append, known, secrets, shown, copies, side_of),
         agenda=agenda,
         share=share,
         max_flows=max_flows,
     )
     datagrams = DatagramFlows(
-        lambda flow: DatagramFollower(flow, reports.append, known, shown),
+        lambda flow: DatagramFollower(flow, reports.append, known, shown, side_of),
         agenda=agenda,
         share=share,
         is_tunnel=is_tunnel if tunnels else lambda _ports: False,
@@ -153,6 +158,7 @@ class _Follower:
         secrets: Secrets | None,
         shown: Shown,
         copies: Copies | None,
+        side_of: SideOf,
     ) -> None:
         self._flow = flow
         self._known = known
@@ -165,7 +171,8 @@ class _Follower:
         self.now_s = flow.opened_s
         self.stack: list[str] = []
         name = known.name_of(flow.client.ip, flow.destination.ip)
-        report(Opened(flow=flow, time_s=flow.opened_s, name=name))
+        time_s = flow.opened_s
+        report(Opened(flow=flow, time_s=time_s, name=name, side=side_of(time_s)))
 
     def clock(self) -> float:
         return self.now_s
@@ -246,6 +253,7 @@ class _Follower:
                 speaker=speaker,
                 details=details,
                 opened=opened,
+                connect_s=None if depth else self._flow.connect_s,
             )
         )
 

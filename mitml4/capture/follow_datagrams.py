@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Final
 
 from mitml4.capture.datagrams import DatagramFlow
+from mitml4.capture.files.comments import CaptureSide
 from mitml4.capture.flow import CloseReason
 from mitml4.capture.known import Known
 from mitml4.capture.reports import Closed, Layer, Opened, Report
@@ -52,7 +53,12 @@ class DatagramFollower:
     )
 
     def __init__(
-        self, flow: DatagramFlow, report: Callable[[Report], None], known: Known, shown: Shown
+        self,
+        flow: DatagramFlow,
+        report: Callable[[Report], None],
+        known: Known,
+        shown: Shown,
+        side_of: Callable[[float], CaptureSide | None],
     ) -> None:
         self._flow = flow
         self._report = report
@@ -74,7 +80,8 @@ class DatagramFollower:
         """Whether the last layer of the stack is reported."""
         self.kept_bytes = 0
         name = known.name_of(client.ip, destination.ip)
-        report(Opened(flow=flow, time_s=flow.opened_s, name=name))
+        time_s = flow.opened_s
+        report(Opened(flow=flow, time_s=time_s, name=name, side=side_of(time_s)))
 
     def _clock(self) -> float:
         return self._now_s

@@ -1,7 +1,8 @@
 """What following a capture reports, in the order of the packets.
 
-These are the offline counterparts of the `flow.*` events, which session/detect.py makes of them.
-Times are seconds since the epoch, from the packets. Reports are never changed, but they are not
+These are the offline counterparts of the `flow.*` events, which session/detect.py makes of them,
+some later: what changes as the capture goes on is in the report. Times are seconds since the epoch,
+from the packets. Reports are never changed, but they are not
 frozen: that would more than double the time to make one.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from mitml4.capture.datagrams import DatagramFlow
+from mitml4.capture.files.comments import CaptureSide
 from mitml4.capture.flow import CloseReason, Flow
 from mitml4.dataclass import dataclass
 from mitml4.protocols.conversation import Details, Direction, Speaker
@@ -23,11 +25,13 @@ AnyFlow: TypeAlias = Flow | DatagramFlow
 
 @dataclass(slots=True, kw_only=True)
 class Opened:
-    """The first packet of a flow. `name`: what its client had asked for, to get the address."""
+    """The first packet of a flow. `name`: what its client had asked for, to get the address.
+    `side`: what a comment of the packet says."""
 
     flow: AnyFlow
     time_s: float
     name: str | None = None
+    side: CaptureSide | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -42,6 +46,8 @@ class Layer:
     details: Details | None
     opened: bool = False
     """Whether it is TLS that was decrypted."""
+    connect_s: float | None = None
+    """Of the outermost layer: how long the server took to accept the flow, if that was seen."""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -118,33 +118,45 @@ class CaptureSession:
         packets: Iterable[Packet],
         wants: Callable[[type], bool] | None = None,
         copies: Copies | None = None,
-        share: Share | None = None,
     ) -> Iterator[CaptureEvent]:
         """The events of a capture; of protocols' events, all or those whose class is wanted. Raises
         CaptureError where it is broken, after all that could be read. `copies` makes what takes the
-        copies of decrypted TLS. `share`: which flows are followed."""
+        copies of decrypted TLS."""
+        return self.events_of(self.reports_of(packets, copies), wants)
+
+    def reports_of(
+        self, packets: Iterable[Packet], copies: Copies | None = None, share: Share | None = None
+    ) -> Iterator[reports.Report]:
+        """The same before events are made of it. `share`: which flows are followed."""
         self._before = self.flows
         self._sides.clear()
-        time_s, time = 0.0, _date(0.0)
         statistics = Statistics()
         try:
-            for report in follow(
+            yield from follow(
                 packets,
                 tunnels=self.tunnels,
                 secrets=self.secrets,
                 shown=self.shown,
                 copies=copies,
                 share=share,
+                side_of=self._sides.get,
                 statistics=statistics,
-            ):
-                if report.time_s != time_s:
-                    time_s, time = report.time_s, _date(report.time_s)
-                if not isinstance(report, reports.Happened):
-                    yield self._flow_event(report, time)
-                elif wants is None or wants(type(report.protocol_event)):
-                    yield self._layer_event(report, time)
+            )
         finally:
             self.cut_short += statistics.evicted
+
+    def events_of(
+        self, told: Iterable[reports.Report], wants: Callable[[type], bool] | None = None
+    ) -> Iterator[CaptureEvent]:
+        """The events of reports; of protocols' events, all or those whose class is wanted."""
+        time_s, time = 0.0, _date(0.0)
+        for report in told:
+            if report.time_s != time_s:
+                time_s, time = report.time_s, _date(report.time_s)
+            if not isinstance(report, reports.Happened):
+                yield self._flow_event(report, time)
+            elif wants is None or wants(type(report.protocol_event)):
+                yield self._layer_event(report, time)
 
     def add(self, outcome: CaptureOutcome, lines: Iterable[bytes]) -> None:
         """Publish the lines of a capture that another process has read, and count it."""
@@ -206,7 +218,7 @@ class CaptureSession:
         match report:
             case reports.Opened():
                 self.flows = number
-                side = self._sides.get(report.time_s)
+                side = report.side
                 return FlowOpen(
                     time=time,
                     flow=number,
@@ -226,7 +238,7 @@ class CaptureSession:
                     speaker=report.speaker,
                     action=_action(report),
                     details=report.details,
-                    connect_s=None if report.depth else flow.connect_s,
+                    connect_s=report.connect_s,
                 )
             case reports.Fault():
                 return FlowError(

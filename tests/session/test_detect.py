@@ -13,7 +13,7 @@ from mitml4.capture.follow import follow
 from mitml4.capture.packet import Packet
 from mitml4.capture.reports import Happened, Report
 from mitml4.encoding import encode
-from mitml4.events import Event, FlowClose, FlowOpen
+from mitml4.events import Event, FlowClose, FlowLayer, FlowOpen
 from mitml4.protocols.http.events import HttpRequest
 from mitml4.protocols.protocol_event import ProtocolEvent
 from mitml4.session import detect as detect_module
@@ -63,6 +63,27 @@ def test_a_comment_is_of_its_capture_only() -> None:
     session.read(packets("of somebody else"))
     said = [(event.side, event.session_flow) for event in events if isinstance(event, FlowOpen)]
     assert said == [("server", 7), (None, None)]
+
+
+def test_events_of_reports_are_the_same_when_they_are_made_later() -> None:
+    """Though other comments have come, and the server has answered late."""
+
+    def packets(session: CaptureSession) -> Iterator[Packet]:
+        for number in (1, 2):
+            session.add_comment(1.0, f"flow {number}, client's side")
+            packet = syn()[:20] + number.to_bytes(2, "big") + syn()[22:]
+            yield 1.0, 101, packet, 0, 40
+        for time_s, ports, ends in ((1.5, (1, 80), ENDS), (2.0, (80, 1), ENDS[4:] + ENDS[:4])):
+            tcp = struct.pack("!HHIIBBHHH", *ports, 2, 2, 0x50, 16, 500, 0, 0)
+            said = ends + tcp + b"GET / HTTP/1.1\r\n\r\n"
+            packet = syn()[:2] + (12 + len(said)).to_bytes(2, "big") + syn()[4:12] + said
+            yield time_s, 101, packet, 0, len(packet)
+
+    at_once, later = CaptureSession(), CaptureSession()
+    expected = list(at_once.events(packets(at_once)))
+    assert [type(event) for event in expected].count(FlowOpen) == 2
+    assert any(isinstance(event, FlowLayer) for event in expected)
+    assert list(later.events_of(list(later.reports_of(packets(later))))) == expected
 
 
 def test_flows_that_were_not_followed_to_their_end_are_counted(
