@@ -44,9 +44,12 @@ def data_home() -> Path:
 def exists(path: Path) -> bool:
     """Whether it exists. Raises CertificateError if we must not look."""
     try:
-        return path.exists()
+        path.stat()  # Path.exists raises nothing from Python 3.14 on
+    except (FileNotFoundError, NotADirectoryError):
+        return False
     except OSError as error:
         raise _failure("look at", path, error) from error
+    return True
 
 
 def make_directory(directory: Path) -> None:

@@ -188,7 +188,7 @@ class TestSaveAndLoad:
     ) -> None:
         other = CertificateAuthority.generate()
         other.save(directory)
-        monkeypatch.setattr(Path, "exists", lambda self: self == directory)
+        monkeypatch.setattr("mitml4.tls.ca.exists", lambda path: False)
         with pytest.raises(CertificateError, match="File exists"):
             CertificateAuthority.generate().save(directory)
         monkeypatch.undo()

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from mitml4.dataclass import dataclass
 from mitml4.errors import MachineError, MitmError
 from mitml4.tls.ca import NAME_PREFIX, ca_command, env_command
+from mitml4.tls.private_files import exists
 from mitml4.tls.stores.java import JavaStore
 from mitml4.tls.stores.nss import NssStore, has_firefox_without_profile
 from mitml4.tls.stores.record import Record
@@ -214,7 +215,7 @@ def _uninstall_from(
 
 def _forget(entry: Entry, record: Record, outcome: _Outcome, dry_run: bool) -> None:
     """Handle a recorded store that is not found: it is gone, or only hidden."""
-    if Path(entry.place).exists():
+    if exists(Path(entry.place)):
         raise MachineError(
             f"{entry.place} is no store that is found from here",
             hint=f"ls -ld {shlex.quote(str(entry.place))}",

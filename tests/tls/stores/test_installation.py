@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -282,6 +282,17 @@ def test_a_store_that_is_hidden_is_not_forgotten(machine) -> None:
     with pytest.raises(MitmError, match="no store that is found from here"):
         machine.uninstall()
     assert [entry.place for entry in machine.record.entries] == [str(hidden.place)]
+
+
+def test_a_store_that_cannot_be_looked_at_is_not_forgotten(machine) -> None:
+    machine.install()
+    hidden = machine.stores.pop(0)
+    (entry,) = (each for each in machine.record.entries if each.place == str(hidden.place))
+    machine.record.remove(entry)
+    machine.record.add(replace(entry, place=f"{hidden.place}/{'x' * 300}"))
+    with pytest.raises(MitmError, match="File name too long"):
+        machine.uninstall()
+    assert "x" * 300 in machine.record.entries[-1].place
 
 
 WRITTEN = {"kind": "nss", "place": "/", "sha256": "a" * 64, "subject": "CN=x", "orders": {}}
