@@ -5,6 +5,7 @@ Constants: linux/prctl.h.
 
 from __future__ import annotations
 
+import array  # noqa: F401  # socket.send_fds imports it, in helpers that may not read it any more
 import ctypes
 import os
 import select
