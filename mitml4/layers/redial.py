@@ -64,11 +64,13 @@ class Redial:
         if server_side is None:
             return None
         try:
-            with trio.move_on_after(answer_s) as wait, suppress(OSError, StreamTruncated):
+            with trio.move_on_after(answer_s) as wait:
                 await server_side.send_all(memoryview(hello))
                 await first_of(partial(server_side.peek, 0, 1), partial(_wait_spoken, first))
                 wait.deadline = min(wait.deadline, trio.current_time() + spoken_s)
                 answered = bool(await server_side.peek(0, 1))
+        except (OSError, StreamTruncated):  # `suppress` would keep what a nursery raises alive
+            pass
         finally:
             if not answered:
                 server_side.abort()

@@ -11,7 +11,6 @@ import errno
 import logging
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -307,8 +306,10 @@ class Flow:
             return Opened(stream, sent, asking.policy or policy, hold_s)
 
         async def serve() -> None:
-            with suppress(OSError):  # which the layers find, too
+            try:  # noqa: SIM105  # `suppress` would keep what a nursery raises alive
                 await server.run()
+            except OSError:  # which the layers find, too
+                pass
             await trio.sleep_forever()
 
         self._tunnel = take_tunnel
