@@ -91,11 +91,12 @@ def licences(packages: Path) -> str:
         return item.metadata["Name"].lower()
 
     def licence_of(item: Distribution) -> str:
-        if expression := item.metadata["License-Expression"]:
-            return expression
-        classifiers = item.metadata.get_all("Classifier") or []
+        expression, classifiers, text = (
+            item.metadata.get_all(field) or []
+            for field in ("License-Expression", "Classifier", "License")
+        )
         named = [line.rpartition(" :: ")[2] for line in classifiers if line.startswith("License")]
-        return ", ".join(named) or item.metadata["License"] or "unknown"
+        return ", ".join(expression or named or text) or "unknown"
 
     def texts_of(item: Distribution) -> list[str]:
         inside = [file for file in sorted(item.files or []) if ".dist-info" in str(file)]
