@@ -33,7 +33,9 @@ streams: tuple[Any, ...] = (
 descriptors = {}
 for name in os.listdir(process / "fd"):
     with suppress(FileNotFoundError):  # of the listing itself
-        descriptors[name] = os.readlink(process / "fd" / name).partition(":")[0]
+        found = os.readlink(process / "fd" / name)
+        if "libffi" not in found:  # which ctypes may keep open
+            descriptors[name] = found.partition(":")[0]
 
 json.dump(
     {
