@@ -32,6 +32,7 @@ __all__ = [
     "forbid_new_privileges",
     "fork",
     "fork_helper",
+    "fork_unwarned",
     "has_only_helpers",
     "leave_init_behind",
     "mask_arguments",
@@ -63,8 +64,16 @@ def fork() -> int:
     try:
         return os.fork()
     except OSError as error:
-        reason = f"cannot start a process: {error.strerror}"
-        raise MachineError(reason, hint="ulimit -u") from error
+        raise _cannot_start(error) from error
+
+
+def fork_unwarned() -> int:
+    """Like os.fork, where Python would warn of threads (from 3.12 on): of trio's, which wait for
+    work and have locked nothing, or of those that it miscounts if this process's name has spaces.
+    Raises OSError."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
 
 
 def fork_helper(channel: socket.socket) -> int:
@@ -74,9 +83,10 @@ def fork_helper(channel: socket.socket) -> int:
     with os._exit. Signals of the terminal do not reach it. It may only use what no other thread has
     locked. Raises MachineError.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, from Python 3.12 on
-        pid = fork()
+    try:
+        pid = fork_unwarned()
+    except OSError as error:
+        raise _cannot_start(error) from error
     if pid:
         _helpers[pid] = ref(channel)
     else:
@@ -84,6 +94,10 @@ def fork_helper(channel: socket.socket) -> int:
         os.setsid()
         prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)  # a stopped one could not read the end
     return pid
+
+
+def _cannot_start(error: OSError) -> MachineError:
+    return MachineError(f"cannot start a process: {error.strerror}", hint="ulimit -u")
 
 
 def wait_for_helpers(timeout_s: float = 5.0) -> None:

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ from mitml4.net.processes import (
     die_with_parent,
     fork,
     fork_helper,
+    fork_unwarned,
     has_only_helpers,
+    show_as,
     wait_for_helpers,
 )
 from mitml4.net.trial.child import run_in_child
@@ -41,6 +44,17 @@ def test_a_child_whose_parent_has_ended_already_gets_the_signal_at_once() -> Non
         return os.read(reader, 5).decode()
 
     assert run_in_child(work, timeout_s=TIMEOUT_S) == [""]
+
+
+def test_a_name_with_spaces_is_no_reason_to_fail_where_warnings_are_errors() -> None:
+    def work() -> int:
+        show_as("a b c")  # Python takes the 20th word of /proc/self/stat for the count of threads
+        warnings.simplefilter("error")
+        if not (child := fork_unwarned()):
+            os._exit(0)
+        return os.waitpid(child, 0)[1]
+
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [0]
 
 
 def test_it_gets_the_signal_when_its_parent_ends() -> None:

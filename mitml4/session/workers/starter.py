@@ -101,7 +101,7 @@ def _forked(channel: socket.socket, theirs: int, work: Callable[[socket.socket],
     end of the channel."""
     parent = os.getpid()
     try:
-        pid = os.fork()
+        pid = processes.fork_unwarned()
     except OSError:
         os.close(theirs)
         return set()
