@@ -171,10 +171,12 @@ def test_several_processes_are_one_session(lab, client, session):
     # A worker dies, with its flows and no others, and is replaced.
     os.kill(first_workers[0], signal.SIGKILL)
     session.wait_for(lambda: closed_for_us(session), "the end of its flow")
+    dead = {number for number, each in flows.items() if lost(each)}
+    session.wait_for(lambda: len(closed_for_us(session)) >= len(dead), "the end of all of them")
     gone = {e["flow"]: (e["reason"], e["stack"]) for e in closed_for_us(session)}
     assert 1 not in gone
     assert len(gone) < len(flows) - 1
-    assert set(gone) == {number for number, each in flows.items() if lost(each)}
+    assert set(gone) == dead
     assert all(each == ("error", ["tls", "http/1"]) for each in gone.values())
     replaced = poll(lambda: several(session, 2), "another worker in its place")
     assert first_workers[0] not in replaced
