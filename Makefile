@@ -1,11 +1,13 @@
 # Two commands work on a fresh machine: `make demo` and `make test`. The rest is for developers.
-# What is missing is installed first: Debian packages (through sudo), and Python's into .venv.
+# What is missing is installed first: Debian packages (through sudo), and Python's into .venv (VENV).
 
 SHELL := /bin/sh
 # Where it is set, each process of pytest compiles all tests again.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
-BIN := .venv/bin
+# Another interpreter needs an environment of its own: make PYTHON=python3.15 VENV=.venv-3.15 test
+VENV ?= .venv
+BIN := $(VENV)/bin
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 
 TOOLS := nft=nftables ip=iproute2 curl=curl
@@ -48,14 +50,14 @@ help:
 	@echo "make pictures   draw the live table for the README, as root"
 	@echo "make clean   remove what these commands have created"
 
-demo: .venv/ready
+demo: $(VENV)/ready
 	@tools/install-commands $(TOOLS)
 	@if unshare -Urn true 2>/dev/null; then exec $(BIN)/mitml4 demo; \
 	else exec $(SUDO) $(BIN)/mitml4 demo; fi
 
 # Checks and unit tests share the cores; each is shown when it ends. The end-to-end tests
 # come behind, because they start programs that have to answer in time.
-test: .venv/ready-to-develop
+test: $(VENV)/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
 	@$(MAKE) --no-print-directory --jobs --output-sync check unit
@@ -63,17 +65,17 @@ test: .venv/ready-to-develop
 
 check: style types imports generated
 
-style: .venv/ready-to-develop
+style: $(VENV)/ready-to-develop
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 
-types: .venv/ready-to-develop
+types: $(VENV)/ready-to-develop
 	$(BIN)/mypy
 
-imports: .venv/ready-to-develop
+imports: $(VENV)/ready-to-develop
 	$(BIN)/lint-imports
 
-generated: .venv/ready-to-develop
+generated: $(VENV)/ready-to-develop
 	$(BIN)/python tools/generate.py --check
 
 LOCK := $(BIN)/uv pip compile -q --upgrade --universal --python-version 3.11 --generate-hashes \
@@ -84,44 +86,44 @@ PYTEST := $(BIN)/python -m pytest -q -p no:cacheprovider --dist worksteal --nump
 COMPILE := $(BIN)/python -m compileall -q mitml4
 
 # One process more than cores: these tests seldom wait, and each process has to collect them all.
-unit: .venv/ready-to-develop
+unit: $(VENV)/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS)
 	@$(COMPILE)
 	$(PYTEST) $$(($(CORES) + 1)) --ignore tests/e2e --ignore tests/machine
 
 # More processes than cores, because these tests wait for other programs half of the time.
 # With sudo, write nothing into the source tree, because its files would belong to root.
-e2e: .venv/ready-to-develop
+e2e: $(VENV)/ready-to-develop
 	@tools/install-commands $(UNIT_TOOLS) $(E2E_TOOLS)
 	@$(COMPILE)
 	$(if $(SUDO),$(SUDO) env PYTHONDONTWRITEBYTECODE=1) $(PYTEST) $$((3 * $(CORES))) \
 	    tests/e2e tests/machine
 
-package: .venv/ready-to-develop
+package: $(VENV)/ready-to-develop
 	@$(BIN)/python tools/package.py
 
 # The newest versions that pyproject.toml permits, for every version of Python.
-lock: .venv/ready-to-develop
+lock: $(VENV)/ready-to-develop
 	@$(BIN)/pip install -q --disable-pip-version-check uv
 	$(LOCK) pyproject.toml -o tools/locks/runtime.txt
 	$(LOCK) pyproject.toml --group dev -c tools/locks/runtime.txt -o tools/locks/development.txt
 
-fuzz: .venv/ready-to-develop
+fuzz: $(VENV)/ready-to-develop
 	$(BIN)/python -m pytest -q tests/fuzz --hypothesis-profile=long
 
-bench: .venv/ready-to-develop
+bench: $(VENV)/ready-to-develop
 	$(SUDO) $(BIN)/python -m bench
 
-soak: .venv/ready-to-develop
+soak: $(VENV)/ready-to-develop
 	@tools/install-commands $(E2E_TOOLS)
 	$(SUDO) $(BIN)/python tools/soak.py --minutes $(or $(MINUTES),20) $(if $(SEED),--seed $(SEED))
 
-faults: .venv/ready-to-develop
+faults: $(VENV)/ready-to-develop
 	@tools/install-commands $(E2E_TOOLS)
 	$(SUDO) $(BIN)/python tools/inject_faults.py $(CALLS)
 
 # As an ordinary user, so that the tests with a PostgreSQL server run too.
-foreign-suites: .venv/ready-to-develop
+foreign-suites: $(VENV)/ready-to-develop
 	@tools/install-commands $(TOOLS) redis-server=redis-server pg_ctlcluster=postgresql \
 	    nghttpd=nghttp2-server nginx=nginx
 	$(BIN)/python tools/foreign_suites.py $(addprefix --edit ,$(EDIT)) $(SUITES)
@@ -129,34 +131,34 @@ foreign-suites: .venv/ready-to-develop
 conformance:
 	@$(MAKE) --no-print-directory foreign-suites SUITES="http2-cases autobahn"
 
-tls-runner: .venv/ready-to-develop
+tls-runner: $(VENV)/ready-to-develop
 	@tools/install-commands go=golang-go $(GO_SOURCES)/crypto=golang-golang-x-crypto-dev \
 	    $(GO_SOURCES)/net=golang-golang-x-net-dev
 	$(BIN)/python tools/tls_runner.py $(TESTS)
 
-pictures: .venv/ready-to-develop
+pictures: $(VENV)/ready-to-develop
 	@tools/install-commands tmux=tmux $(TOOLS)
 	$(BIN)/python tools/pictures.py
 
 clean:
-	rm -rf .venv dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
+	rm -rf .venv .venv-* dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache \
 	    bench/.venv-* bench/results
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.venv/bin/python:
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "error: $(PYTHON) is older than 3.11"; \
 	      echo "hint: make PYTHON=python3.12 …"; exit 1; } >&2
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	    tools/install-commands python3-venv-is-missing=python3-venv
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv $(VENV)
 
-.venv/ready: .venv/bin/python pyproject.toml
+$(VENV)/ready: $(VENV)/bin/python pyproject.toml
 	@$(BIN)/pip install -q --disable-pip-version-check --editable .
 	@touch $@
 
 # With the locked versions, and checked by their hashes.
-.venv/ready-to-develop: .venv/bin/python pyproject.toml tools/locks/development.txt
+$(VENV)/ready-to-develop: $(VENV)/bin/python pyproject.toml tools/locks/development.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r tools/locks/development.txt
 	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	@touch .venv/ready $@
+	@touch $(VENV)/ready $@
