@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -115,11 +116,13 @@ def says(connection: ssl.SSLSocket, text: str) -> bool:
 
 
 def lost(connection: ssl.SSLSocket) -> bool:
-    try:
-        request(connection)
-    except (OSError, AssertionError):
-        return True
-    return False
+    """Asked in a thread of its own: with OpenSSL 3.6, Python's ssl shows the error of a connection
+    at the next one too, which its thread uses."""
+    with ThreadPoolExecutor(1) as thread:
+        error = thread.submit(request, connection).exception()
+    if error and not isinstance(error, OSError | AssertionError):
+        raise error
+    return error is not None
 
 
 def flow_of(session: Interception, connection: socket.socket) -> int:
