@@ -317,15 +317,26 @@ def test_where_a_process_is_killed_one_goes_on(busy: Path) -> None:
 
 
 def limit(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    """Permit so many processes besides those that there are."""
-    fork, others = os.fork, set(multiprocessing.active_children())
+    """Permit so many processes besides those that there are. As for the kernel, one counts until
+    its parent knows of its end."""
+    fork, started = os.fork, list[int]()
 
     def limited() -> int:
-        if len({*multiprocessing.active_children()} - others) < most:
-            return fork()
-        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        started[:] = filter(is_there, started)
+        if len(started) == most:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        if pid := fork():
+            started.append(pid)
+        return pid
 
     monkeypatch.setattr(os, "fork", limited)
+
+
+def is_there(pid: int) -> bool:
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
 
 
 def test_where_a_limit_forbids_processes_none_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
