@@ -139,7 +139,8 @@ def write_debian_package(root: Path, packages: Path, version: str, out: Path) ->
 
     architecture = run("dpkg", "--print-architecture").strip()
     (root / "DEBIAN").mkdir()
-    size = sum(file.lstat().st_size for file in root.rglob("*")) // 1024
+    # Directories have the size of what was ever in them at the same time.
+    size = sum(each.lstat().st_size for each in root.rglob("*") if not each.is_dir()) // 1024
     control = CONTROL.format(
         version=version, architecture=architecture, python=f"python{python_version()}", size=size
     )
