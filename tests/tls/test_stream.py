@@ -348,6 +348,13 @@ def a_certificate(name: str) -> tuple[crypto.PKey, crypto.X509]:
     return key, certificate
 
 
+async def shake(server: Renegotiating, stream: TlsStream) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.to_thread.run_sync, server.tls.do_handshake)
+        nursery.start_soon(stream.handshake)
+    assert stream.presented().leaf
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("name", ["own", "another's"])
 async def test_a_server_shows_the_same_certificate_in_a_renegotiation(name: str) -> None:
@@ -357,10 +364,7 @@ async def test_a_server_shows_the_same_certificate_in_a_renegotiation(name: str)
         server = Renegotiating(far)
         stream = tls_over(tcp_stream(near), CONTEXT)
         with trio.fail_after(10):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.to_thread.run_sync, server.tls.do_handshake)
-                nursery.start_soon(stream.handshake)
-            assert stream.presented().leaf
+            await shake(server, stream)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.to_thread.run_sync, server.renegotiate, name)
                 if name == "own":
@@ -390,10 +394,7 @@ async def test_a_server_may_not_renegotiate_for_ever(framing: Framing | None) ->
         stream = tls_over(tcp_stream(near), CONTEXT, framing=framing)
         said = 5 * MAX_RENEGOTIATIONS
         with trio.fail_after(10):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(trio.to_thread.run_sync, server.tls.do_handshake)
-                nursery.start_soon(stream.handshake)
-            assert stream.presented().leaf
+            await shake(server, stream)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.to_thread.run_sync, renegotiate, server)
                 assert await stream.peek(said - 1, 100) == b"words" * MAX_RENEGOTIATIONS
