@@ -51,7 +51,7 @@ _ROOT: Final = Path(__file__).parent.parent
 
 _LOOK_AT_ALL: Final = f"""
 from mitml4.session.flows.crowd import Limits
-def of_machine(cls):
+def of_machine(cls, workers=1):
     import resource
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = (descriptors - {_OWN_DESCRIPTORS}) // 2
