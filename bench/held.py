@@ -49,7 +49,7 @@ _ROWS, _COLUMNS = 50, 160
 _OWN_DESCRIPTORS: Final = 200
 _ROOT: Final = Path(__file__).parent.parent
 
-_LOOK_AT_ALL: Final = f"""
+LOOK_AT_ALL: Final = f"""
 from mitml4.session.flows.crowd import Limits
 def of_machine(cls, workers=1):
     import resource
@@ -88,7 +88,7 @@ def session(lab: Lab, terminal: Terminal) -> Iterator[tuple[int, Path]]:
     subprocess.run(made, check=True, capture_output=True)
     options = ["--iface", CLIENT_INTERFACE, "--ca-dir", str(authority), "--drain", "1s"]
     options += ["--workers", "1"]
-    argv = [sys.executable, "-c", _LOOK_AT_ALL, "intercept", *options]
+    argv = [sys.executable, "-c", LOOK_AT_ALL, "intercept", *options]
     argv += ["--upstream-ca", str(lab.server_ca)]
     ends: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), terminal.slave)
     environment = ENVIRONMENT | {"TERM": "xterm-256color"}
