@@ -10,6 +10,7 @@ numbers: fast_path.py does that.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import field
 from typing import Final, Literal, Protocol
@@ -93,9 +94,9 @@ class DatagramFlows:
         self._is_tunnel = is_tunnel
         self._max_flows = max_flows // share.count
         self._max_kept_bytes = max_kept_bytes // share.count
-        self._flows: dict[int, DatagramFlow] = {}
+        self._flows: OrderedDict[int, DatagramFlow] = OrderedDict()  # see reassembly.py
         self._agenda = agenda
-        self._keeping: dict[int, int] = {}
+        self._keeping: OrderedDict[int, int] = OrderedDict()
         self._kept_bytes = 0
 
     def take(self, time_s: float, datagram: Datagram) -> None:

@@ -17,6 +17,7 @@ each hole, and by what waits and what listeners keep all together (the oldest fl
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from heapq import heappop, heappush
@@ -72,10 +73,11 @@ class Reassembler:
         self._share = share or Share()
         self._max_flows = max_flows // self._share.count
         self._max_kept_bytes = max_kept_bytes // self._share.count
-        self._flows: dict[int, Flow] = {}
-        self._keeping: dict[int, int] = {}
+        # A dict looks for its first entry behind all that were removed before it.
+        self._flows: OrderedDict[int, Flow] = OrderedDict()
+        self._keeping: OrderedDict[int, int] = OrderedDict()
         self._kept_bytes = 0
-        self._lingering: dict[int, Flow] = {}
+        self._lingering: OrderedDict[int, Flow] = OrderedDict()
         """Those that have ended, in the order in which they did."""
         self._agenda = agenda or Agenda()
 

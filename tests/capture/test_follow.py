@@ -121,13 +121,15 @@ def test_the_statistics_say_what_became_of_the_packets(wire: Any) -> None:
     )
 
 
-def test_flows_beyond_the_limit_are_closed_and_counted(wire: Any) -> None:
+def test_the_oldest_flows_beyond_the_limit_are_closed_and_counted(wire: Any) -> None:
     statistics = Statistics()
     syns = [
         whole(1.0, 101, wire.ipv4(wire.tcp(source=port, flags=wire.SYN))) for port in range(1, 51)
     ]
     reports = list(follow(syns, max_flows=10, statistics=statistics))
-    assert names(reports).count("Closed") == 50
+    closed = [report.flow.number for report in reports if isinstance(report, Closed)]
+    assert closed == [report.flow.number for report in reports if isinstance(report, Opened)]
+    assert len(closed) == 50
     assert statistics.evicted == 40
 
 
