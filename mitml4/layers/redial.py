@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -41,8 +40,11 @@ class Redial:
 
     async def connect(self) -> Stream | None:
         """Another connection; None if the server does not accept one."""
-        with suppress(OSError, trio.TooSlowError), trio.move_on_after(_CONNECT_S):
-            return await self.dial()
+        with trio.move_on_after(_CONNECT_S):
+            try:  # `suppress` would keep what a nursery raises alive
+                return await self.dial()
+            except (OSError, trio.TooSlowError):
+                pass
         return None
 
     def behind(self, prelude: Prelude) -> Redial:

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import socket
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Final, NoReturn, Protocol
 
 import trio
@@ -220,13 +220,6 @@ class Transport(Stream):
         both ways; `for_end`: also when the far side sends nothing more; `for_data`: also when there
         is something to read. It runs in another task, and must neither wait nor raise."""
 
-    @contextmanager
-    def until_reset(self) -> Iterator[trio.CancelScope]:
-        """A context whose block is cancelled when the connection is reset, or has ended both
-        ways."""
-        with trio.CancelScope() as scope, self.watched(scope.cancel):
-            yield scope
-
     @abstractmethod
     def raise_reset(self) -> None:
         """Raises OSError if it was reset."""
@@ -292,7 +285,7 @@ class Transport(Stream):
         if fed_by is None:
             await self.wait_room()
             return
-        with fed_by.until_reset() as waiting:
+        with trio.CancelScope() as waiting, fed_by.watched(waiting.cancel):
             await self.wait_room()
         if waiting.cancelled_caught and not await self._makes_room():
             fed_by.raise_reset()

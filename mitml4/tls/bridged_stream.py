@@ -197,7 +197,7 @@ class BridgedStream(OpenedStream):
             if fed_by is None:
                 await self._waiting.park()
                 continue
-            with fed_by.until_reset() as waiting:
+            with trio.CancelScope() as waiting, fed_by.watched(waiting.cancel):
                 await self._waiting.park()
             if waiting.cancelled_caught:
                 fed_by.raise_reset()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+from weakref import ref
+
 import pytest
 import trio
 import trio.testing
 
 from mitml4.layers.redial import Redial
 from mitml4.net.memory import MemoryStream, memory_pair
+from mitml4.tasks import first_of
 
 ANSWER_S, SPOKEN_S = 1.0, 0.25
 
@@ -48,3 +52,28 @@ def test_the_second_connection_has_time_to_be_answered(
     answered = trio.run(main, clock=clock)
     assert bool(answered) == is_in_time
     assert took == [min(after_s, SPOKEN_S if speaks else ANSWER_S)]
+
+
+def test_a_cancelled_connection_leaves_nothing_to_the_garbage_collector() -> None:
+    class Held:
+        """By the task that connects."""
+
+    async def main() -> ref[Held]:
+        async def dial() -> MemoryStream:
+            held.append(ref(kept := Held()))
+            await first_of(trio.sleep_forever, trio.sleep_forever)
+            raise AssertionError(kept)
+
+        held: list[ref[Held]] = []
+        redial = Redial(dial=dial, adopt=lambda _stream: None)
+        with trio.move_on_after(0.1):
+            await redial.connect()
+        return held[0]
+
+    gc.collect()
+    gc.disable()
+    try:
+        held = trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0))
+        assert held() is None
+    finally:
+        gc.enable()
