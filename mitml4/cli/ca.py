@@ -125,7 +125,9 @@ Examples:
     help="Validity in days.",
 )
 @click.option(
-    "--name", help="Its common name.  [default: this host, today's date, and digits of its key]"
+    "--name",
+    help="Its common name. Choose one that no other authority has that your clients trust.  "
+    "[default: this host, today's date, and digits of its key]",
 )
 @click.option(
     "--permit-domain",

@@ -133,9 +133,17 @@ def value(leaf: Leaf, kind: type[Any]) -> Any:
 
 
 def verify_with_openssl(
-    leaf: Leaf, ca: CertificateAuthority, directory: Path, host: str, *, strict: bool = True
+    leaf: Leaf,
+    ca: CertificateAuthority,
+    directory: Path,
+    host: str,
+    *,
+    strict: bool = True,
+    others: Sequence[CertificateAuthority] = (),
 ) -> None:
-    (directory / "ca.pem").write_bytes(ca.certificate.public_bytes(Encoding.PEM))
+    """`others` stand before the authority in the file of roots."""
+    roots = [each.certificate.public_bytes(Encoding.PEM) for each in (*others, ca)]
+    (directory / "ca.pem").write_bytes(b"".join(roots))
     (directory / "leaf.pem").write_bytes(leaf.certificate.public_bytes(Encoding.PEM))
     command = "openssl verify -purpose sslserver -verify_hostname"
     subprocess.run(
@@ -431,6 +439,13 @@ def test_the_leaf_never_shares_its_identifier_with_the_authority() -> None:
     issuers = value(leaf, x509.AuthorityKeyIdentifier).key_identifier
     ski = AUTHORITY.certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier)
     assert issuers == ski.value.digest != own
+
+
+def test_a_leaf_leads_to_its_authority_among_those_of_one_name(tmp_path: Path) -> None:
+    """A client may still trust the former one, which `ca generate --force` has replaced."""
+    former, ca = (CertificateAuthority.generate(name="Lab") for _ in range(2))
+    leaf = mint(original(NAMES), ca=ca)
+    verify_with_openssl(leaf, ca, tmp_path, "www.example.com", others=[former])
 
 
 def test_a_limited_authority_is_believed_within_its_domains_only(tmp_path: Path) -> None:

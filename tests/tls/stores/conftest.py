@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from mitml4.tls.ca import CertificateAuthority
+from mitml4.tls.ca import NAME_PREFIX, CertificateAuthority
 
 
 @pytest.fixture(scope="session")
 def authorities() -> list[CertificateAuthority]:
-    """Two of the same name, as `ca generate --force` makes them on one day."""
-    return [CertificateAuthority.generate() for _ in range(2)]
+    """Two of the same name, as `ca generate --name X --force` makes them."""
+    return [CertificateAuthority.generate(name=f"{NAME_PREFIX}host") for _ in range(2)]
 
 
 @pytest.fixture
