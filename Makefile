@@ -31,7 +31,7 @@ E2E_TOOLS := zsh=zsh man=man-db /usr/share/bash-completion/bash_completion=bash-
     /usr/lib/nginx/modules/ngx_http_brotli_filter_module.so=libnginx-mod-http-brotli-filter \
     strace=strace $(BROWSERS) $(if $(SYSTEM_PYTHON),/usr/lib/$(SYSTEM_PYTHON)/test/test_httplib.py=lib$(SYSTEM_PYTHON)-testsuite)
 
-.PHONY: help demo test check style types imports generated unit e2e package lock bench soak faults fuzz foreign-suites conformance tls-runner pictures clean
+.PHONY: help demo test check style types imports generated unit e2e package lock bench soak faults start-faults fuzz foreign-suites conformance tls-runner pictures clean
 help:
 	@echo "make demo    show mitml4 at work in a lab of network namespaces"
 	@echo "make test    run every check that a change has to pass"
@@ -44,6 +44,7 @@ help:
 	@echo "make bench   measure, and compare with other proxies"
 	@echo "make soak    keep sessions under load and faults, for MINUTES=20"
 	@echo "make faults  let each system call of a session fail once"
+	@echo "make start-faults   the same at the start and the end of each kind of session, for hours"
 	@echo "make foreign-suites   run other projects' tests directly and through mitml4, and compare"
 	@echo "make conformance   run cases of h2spec and Autobahn through mitml4, editing or not"
 	@echo "make tls-runner   run BoringSSL's tests of TLS peers against the TLS bridge"
@@ -121,6 +122,11 @@ soak: $(VENV)/ready-to-develop
 faults: $(VENV)/ready-to-develop
 	@tools/install-commands $(E2E_TOOLS)
 	$(SUDO) $(BIN)/python tools/inject_faults.py $(CALLS)
+
+start-faults: $(VENV)/ready-to-develop
+	@tools/install-commands $(E2E_TOOLS)
+	$(SUDO) $(BIN)/python tools/inject_start_faults.py $(if $(KINDS),--kinds $(KINDS)) \
+	    $(if $(PHASES),--phases $(PHASES)) $(if $(AT_MOST),--at-most $(AT_MOST)) $(CALLS)
 
 # As an ordinary user, so that the tests with a PostgreSQL server run too.
 foreign-suites: $(VENV)/ready-to-develop

@@ -47,3 +47,14 @@ def test_code_blocks_end_and_links_lead_somewhere(path: Path) -> None:
             assert to.exists(), f"{target}: there is no such file"
             if anchor:
                 assert anchor in anchors(to), f"{target}: there is no such heading"
+
+
+def test_the_commands_of_make_that_documents_name_exist() -> None:
+    named = {
+        command
+        for path in DOCUMENTS
+        for command in re.findall(r"(?m)(?:^(?:\$ )?|`)make ([a-z0-9-]+)", path.read_text())
+    }
+    exist = re.findall(r"(?m)^([a-z0-9-]+):", (ROOT / "Makefile").read_text())
+    assert "test" in named
+    assert named <= set(exist)
