@@ -1,15 +1,16 @@
-"""Tasks that wait for one of several things, or for two."""
+"""Tasks that wait for one of several things, for two, or for some time."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import TypeVar
 
 import trio
 
-__all__ = ["both", "first_of"]
+__all__ = ["both", "fail_after", "first_of"]
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -86,3 +87,27 @@ async def both(one: Callable[[], Awaitable[T]], other: Callable[[], Awaitable[U]
 
     await first_of(run_one, run_other)
     return results[0], others[0]
+
+
+class fail_after:  # noqa: N801  # as Trio's is called
+    """Raises TooSlowError when the time is up, as `trio.fail_after`. That one is a generator, which
+    Python 3.12 (up to 2025 also later ones: gh-100964) keeps alive with all that has waited."""
+
+    __slots__ = ("_scope", "_timeout_s")
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+
+    def __enter__(self) -> None:
+        self._scope = trio.move_on_after(self._timeout_s)
+        self._scope.__enter__()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._scope.__exit__(kind, error, traceback)
+        if self._scope.cancelled_caught:
+            raise trio.TooSlowError

@@ -1,13 +1,15 @@
-"""Two tasks at the same time: the results of both, or the first error."""
+"""Two tasks at the same time: the results of both, or the first error. And time that is up."""
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Awaitable, Callable
+from weakref import ref
 
 import pytest
 import trio
 
-from mitml4.tasks import both
+from mitml4.tasks import both, fail_after
 
 
 def after(seconds: float, value: str, *, fails: bool = False) -> Callable[[], Awaitable[str]]:
@@ -34,3 +36,38 @@ async def test_an_error_of_one_stops_the_other_or_comes_after_it(autojump_clock,
     with pytest.raises(ValueError, match="fault"):
         await both(*works)
     assert trio.current_time() == pytest.approx(at, abs=0.001)
+
+
+async def test_time_that_is_up_leaves_nothing_to_the_garbage_collector(autojump_clock) -> None:
+    class Held:
+        """By what has no time left."""
+
+    async def wait() -> None:
+        held.append(ref(kept := Held()))
+        await trio.sleep_forever()
+        raise AssertionError(kept)
+
+    held: list[ref[Held]] = []
+    gc.collect()
+    gc.disable()
+    try:
+        try:  # pytest.raises would keep the error
+            with fail_after(1):
+                await wait()
+        except trio.TooSlowError:
+            pass
+        assert trio.current_time() == pytest.approx(1, abs=0.001)
+        await trio.lowlevel.checkpoint()  # until then Trio has the error, too
+        assert held[0]() is None
+    finally:
+        gc.enable()
+
+
+async def test_what_is_done_or_fails_in_time_is_as_without_a_limit(autojump_clock) -> None:
+    with fail_after(2):
+        await trio.sleep(1)
+    with pytest.raises(ValueError, match="fault"), fail_after(2):
+        await after(1, "fault", fails=True)()
+    with trio.move_on_after(1) as outer, fail_after(2):
+        await trio.sleep_forever()
+    assert outer.cancelled_caught

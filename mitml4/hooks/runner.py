@@ -28,6 +28,7 @@ from mitml4.hooks.flows import Flow, Layer
 from mitml4.hooks.messages import Message, Request, Response
 from mitml4.hooks.wire import HOOKS, Contents, Frame
 from mitml4.net.processes import die_with_parent
+from mitml4.tasks import fail_after
 
 __all__ = ["ScriptHooks", "describe", "main"]
 
@@ -167,7 +168,7 @@ class _Process:
         number = frame.head["id"]
         answer = Frame({"id": number})
         try:
-            with trio.fail_after(self._timeout_s):
+            with fail_after(self._timeout_s):
                 answer = await self._hooks.call(frame)
             if len(answer.body) > self._max_content:
                 raise ValueError(f"content of {len(answer.body)} bytes, far above --edit-limit")

@@ -19,7 +19,7 @@ from mitml4.layers.layer import HandshakeError
 from mitml4.net.stream import Stream, StreamTruncated, Transport
 from mitml4.protocols.conversation import MAX_PEEK
 from mitml4.protocols.tls.alerts import Alert, TlsError, alert_name
-from mitml4.tasks import first_of
+from mitml4.tasks import fail_after, first_of
 from mitml4.tls.bridge.connection import Connection
 from mitml4.tls.bridge.flight import Flight
 from mitml4.tls.bridge.leg import Leg, PeerAlert
@@ -108,7 +108,7 @@ class BridgedServer(Handshake):
         below.discard(self.hello.wire_length)
         self.redial = None  # which would send a hello that has been answered
         try:
-            with trio.fail_after(HANDSHAKE_S):
+            with fail_after(HANDSHAKE_S):
                 await below.send_all(memoryview(legs.client.to_send()))
                 reset = self.bridge.server_side.transport.wait_reset
                 await first_of(self._read_second_hello, reset)
@@ -197,7 +197,7 @@ class BridgedServer(Handshake):
         Raises TlsError, TlsFailure, StreamTruncated, OSError, trio.TooSlowError.
         """
         legs = self.legs
-        with trio.fail_after(HANDSHAKE_S):
+        with fail_after(HANDSHAKE_S):
             while not legs.has_server_finished:
                 match legs.server_event():
                     case PeerAlert(alert):

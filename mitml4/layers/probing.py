@@ -20,6 +20,7 @@ from mitml4.protocols.conversation import Speaker
 from mitml4.protocols.tls.alerts import Alert, alert_name
 from mitml4.protocols.tls.hello import ClientHello
 from mitml4.protocols.tls.protocol import TlsDetails
+from mitml4.tasks import fail_after
 from mitml4.tls.context import Contexts
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.probe import Case, Probes, outcome_for
@@ -68,7 +69,7 @@ class ClientProbing:
 
     async def _meet(self, stream: TlsStream) -> _Result:
         try:
-            with trio.fail_after(HANDSHAKE_S):
+            with fail_after(HANDSHAKE_S):
                 await stream.handshake()
         except TlsFailure as failure:
             if failure.alert is None:  # of ours: the two have nothing in common

@@ -13,6 +13,7 @@ import trio
 
 from mitml4.layers.handshake import HandshakeTools
 from mitml4.net.stream import Stream, StreamTruncated
+from mitml4.tasks import fail_after
 from mitml4.tls.failure import TlsFailure
 from mitml4.tls.stream import TlsStream, tls_over
 
@@ -47,7 +48,7 @@ async def _connect_tls(
     if alpn:
         stream.connection.set_alpn_protos(list(alpn))
     try:
-        with trio.fail_after(_HANDSHAKE_S):
+        with fail_after(_HANDSHAKE_S):
             await stream.handshake()
     except TlsFailure as failure:
         raise OSError(errno.EPROTO, f"TLS: {failure.reason}") from None

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import trio
-
 from mitml4.edit.http1 import head_length
 from mitml4.errors import ProtocolError
 from mitml4.layers.editing.reader import Reader
+from mitml4.tasks import fail_after
 
 __all__ = ["next_head", "response_head"]
 
@@ -14,11 +13,11 @@ __all__ = ["next_head", "response_head"]
 async def next_head(client: Reader, wait_s: float, whole_s: float) -> bytes:
     """The head of the next request; empty if there is none. It may take `wait_s` to begin, and
     `whole_s` to become whole. Raises ProtocolError, TooSlowError."""
-    with trio.fail_after(wait_s):
+    with fail_after(wait_s):
         while not client.data:
             if not await client.more():
                 return b""
-    with trio.fail_after(whole_s):
+    with fail_after(whole_s):
         return await _whole(client)
 
 

@@ -30,6 +30,7 @@ from mitml4.protocols.parts import fields
 from mitml4.protocols.socks4 import COMMANDS, GRANTED
 from mitml4.protocols.socks4 import read_request as read_socks4_request
 from mitml4.protocols.socks5 import NONE_ACCEPTABLE, USERNAME_PASSWORD
+from mitml4.tasks import fail_after
 
 __all__ = ["ProxyServer"]
 
@@ -97,7 +98,7 @@ class ProxyServer:
         await self._finish()
 
     async def _serve(self) -> None:
-        with trio.fail_after(_SPEAK_S):
+        with fail_after(_SPEAK_S):
             await self._more_than(0)
         match self._client.data[0]:
             case 4:
@@ -168,7 +169,7 @@ class ProxyServer:
 
     async def _unit(self, read: Callable[[fields.Reader], T]) -> T:
         """The next unit of the client's. Raises ProtocolError, TooSlowError."""
-        with trio.fail_after(_SPEAK_S):
+        with fail_after(_SPEAK_S):
             while True:
                 reader = fields.Reader(bytes(self._client.data))
                 try:

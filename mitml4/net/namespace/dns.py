@@ -32,6 +32,7 @@ from mitml4.net.namespace.dns_message import (
     question_of,
     without_options,
 )
+from mitml4.tasks import fail_after
 
 __all__ = ["DnsRelay", "Names", "Refusals", "names_by_file", "resolvers_of"]
 
@@ -198,7 +199,7 @@ class DnsRelay:
             try:
                 client = Address.of(stream.socket.getpeername())
                 while True:
-                    with trio.fail_after(_IDLE_S):
+                    with fail_after(_IDLE_S):
                         query = await _receive_message(stream)
                     async with self._limit:
                         answer = await self._answer(query, client, _ask_by_stream)
@@ -225,7 +226,7 @@ class DnsRelay:
         reason = "no answer"
         for resolver in self._resolvers():
             try:
-                with trio.fail_after(_RESOLVE_S):
+                with fail_after(_RESOLVE_S):
                     answer = await ask(resolver, self._port, query)
             except trio.TooSlowError:
                 continue
@@ -264,7 +265,7 @@ async def _ask_by_datagram(resolver: str, port: int, query: bytes) -> bytes:
 async def _ask_by_stream(resolver: str, port: int, query: bytes) -> bytes:
     """Also asks resolvers that take no TCP. Raises OSError, or waits forever."""
     try:
-        with trio.fail_after(_CONNECT_S):
+        with fail_after(_CONNECT_S):
             stream = await trio.open_tcp_stream(resolver, port)
         async with stream:
             await stream.send_all(struct.pack("!H", len(query)) + query)

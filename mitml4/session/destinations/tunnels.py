@@ -25,6 +25,7 @@ from mitml4.net.tcp import TcpStream
 from mitml4.protocols.policy import Target
 from mitml4.session.destinations.hosts import ascii_form, readings
 from mitml4.session.destinations.routes import Chain, Routes
+from mitml4.tasks import fail_after
 from mitml4.via.asking import Destination, ask, refusal
 from mitml4.via.proxy import Proxy
 
@@ -94,7 +95,7 @@ class Tunnels:
         at = chain[0]
         stream: Stream | None = None
         try:
-            with trio.fail_after(_ANSWER_S):
+            with fail_after(_ANSWER_S):
                 stream = await _reach(at, dial)
                 for at, following in zip(chain, (*chain[1:], None), strict=True):
                     if at.scheme == "https":

@@ -21,6 +21,7 @@ from mitml4.layers.editing.elsewhere import connect_tls
 from mitml4.layers.handshake import HandshakeTools
 from mitml4.net.listener import IncomingConnection
 from mitml4.net.stream import Stream
+from mitml4.tasks import fail_after
 
 __all__ = ["Connect", "Prover"]
 
@@ -95,7 +96,7 @@ class Prover:
 
     async def _is_certified(self, connection: IncomingConnection, name: str) -> bool:
         try:
-            with trio.fail_after(_CONNECT_S):
+            with fail_after(_CONNECT_S):
                 stream = await self._connect(connection, name)
                 try:
                     await connect_tls(self._tools, stream, name, ())

@@ -27,6 +27,7 @@ from mitml4.session.flows.reaching import (
     is_forbidden,
     why_not,
 )
+from mitml4.tasks import fail_after
 
 __all__ = ["Asking", "ProxyServices"]
 
@@ -138,7 +139,7 @@ class Asking:
             return stream
 
         try:
-            with trio.fail_after(CONNECT_S):
+            with fail_after(CONNECT_S):
                 stream = await self.connect_by_name(target)
         except trio.TooSlowError:
             raise Refused(Why.TIMEOUT, f"{target}: no answer") from None

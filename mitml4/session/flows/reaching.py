@@ -19,6 +19,7 @@ from mitml4.layers.proxy.refusal import Refused, Why
 from mitml4.net.dial import EXHAUSTED
 from mitml4.net.stream import Stream
 from mitml4.protocols.policy import Target
+from mitml4.tasks import fail_after
 
 __all__ = [
     "CONNECT_S",
@@ -60,7 +61,7 @@ async def addresses_of(target: Target) -> list[Address]:
 
 async def _looked_up(target: Target) -> list[Address]:
     try:
-        with trio.fail_after(_LOOKUP_S):
+        with fail_after(_LOOKUP_S):
             found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except trio.TooSlowError:
         raise Refused(Why.NAME_TIMEOUT, f"{target.host}: the name is not answered") from None
@@ -164,7 +165,7 @@ async def first_connected(
         nursery.cancel_scope.cancel()
 
     try:
-        with trio.fail_after(CONNECT_S):
+        with fail_after(CONNECT_S):
             async with trio.open_nursery() as nursery:
                 for address in addresses:
                     failed = trio.Event()
