@@ -91,8 +91,11 @@ def fork_helper(channel: socket.socket) -> int:
         _helpers[pid] = ref(channel)
     else:
         _helpers.clear()  # they are its siblings
-        os.setsid()
-        prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)  # a stopped one could not read the end
+        try:
+            os.setsid()
+            prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)  # a stopped one could not read the end
+        except OSError:  # nothing above may run twice
+            os._exit(1)
     return pid
 
 

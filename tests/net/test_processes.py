@@ -103,6 +103,24 @@ def helped() -> socket.socket:
     return ours
 
 
+def test_a_helper_that_cannot_leave_its_session_ends(monkeypatch) -> None:
+    """An error would end what was going on before the fork, a second time."""
+
+    def fail() -> None:
+        raise PermissionError
+
+    def work() -> int:
+        starter = os.getpid()
+        try:
+            helped().close()
+        except PermissionError:
+            os._exit(2 if os.getpid() != starter else 3)
+        return os.waitstatus_to_exitcode(os.wait()[1])
+
+    monkeypatch.setattr(os, "setsid", fail)
+    assert run_in_child(work, timeout_s=TIMEOUT_S) == [1]
+
+
 def test_helpers_are_reaped_also_where_their_channels_are_open() -> None:
     def work() -> tuple[int, list[int]]:
         channel, closed = helped(), helped()
