@@ -7,13 +7,12 @@ split into segments and records. Everything is kept in the order of the wire, in
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import Final
 
 from mitml4.dataclass import dataclass
 from mitml4.errors import ProtocolError
 from mitml4.protocols.conversation import MAX_PEEK
+from mitml4.protocols.tls import hello_fields as fields
 from mitml4.protocols.tls.names import without_grease
 from mitml4.protocols.tls.records import (
     MAX_RECORD,
@@ -22,7 +21,6 @@ from mitml4.protocols.tls.records import (
     MessageReader,
     RecordType,
 )
-from mitml4.remember import remembered
 
 __all__ = [
     "RETRY_RANDOM",
@@ -33,11 +31,6 @@ __all__ = [
     "parse_client_hello",
     "parse_server_hello",
 ]
-
-Item = TypeVar("Item")
-
-_REMEMBERED: Final = 256
-_MAX_REMEMBERED_BYTES: Final = 512
 
 
 class Extension:
@@ -227,8 +220,8 @@ class EncryptedExtensions:
     @classmethod
     def of(cls, message: Message) -> EncryptedExtensions:
         """From a message of type 8. Raises ProtocolError."""
-        types, found = _extensions(_Cursor(message.body))
-        alpn = _alpn(found.get(Extension.ALPN))
+        types, found = fields.extensions(fields.Cursor(message.body))
+        alpn = fields.alpn(found.get(Extension.ALPN))
         return cls(alpn=alpn[0] if alpn else None, early_data=Extension.EARLY_DATA in types)
 
 
@@ -292,102 +285,8 @@ def _is(message: Message, kind: HandshakeType) -> bool:
     )
 
 
-class _Cursor:
-    """Reads the fields of a message in order; reading past its end is a ProtocolError."""
-
-    __slots__ = ("_at", "_data")
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._at = 0
-
-    def __bool__(self) -> bool:
-        return self._at < len(self._data)
-
-    def take(self, count: int) -> bytes:
-        end = self._at + count
-        if end > len(self._data):
-            raise _is_shorter()
-        taken = self._data[self._at : end]
-        self._at = end
-        return taken
-
-    def number(self, width: int) -> int:
-        return int.from_bytes(self.take(width), "big")
-
-    def vector(self, width: int) -> bytes:
-        """A vector with its length, of `width` bytes, before it (RFC 8446 §3.4)."""
-        start = self._at + width
-        self._at = end = start + int.from_bytes(self._data[self._at : start], "big")
-        if end > len(self._data):
-            raise _is_shorter()
-        return self._data[start:end]
-
-
-def _is_shorter() -> ProtocolError:
-    return ProtocolError("a TLS hello is shorter than its lengths")
-
-
-def _numbers(data: bytes, width: int) -> tuple[int, ...]:
-    """All of it as numbers."""
-    count, odd = divmod(len(data), width)
-    if odd:
-        raise _is_shorter()
-    if width == 1:
-        return tuple(data)
-    if width == 2:
-        return struct.unpack(f">{count}H", data)
-    parts = (data[at : at + width] for at in range(0, len(data), width))
-    return tuple(int.from_bytes(part, "big") for part in parts)
-
-
-_extension_head: Final = struct.Struct(">HH").unpack_from
-
-
-def _extensions(cursor: _Cursor) -> tuple[tuple[int, ...], dict[int, bytes]]:
-    """The types in order, and the body of each (SSL 3 hellos end before extensions)."""
-    types: list[int] = []
-    bodies: dict[int, bytes] = {}
-    block = cursor.vector(2) if cursor else b""
-    at, length = 0, len(block)
-    while at < length:
-        start = at + 4
-        if start > length:
-            raise _is_shorter()
-        kind, size = _extension_head(block, at)
-        at = start + size
-        if at > length:
-            raise _is_shorter()
-        types.append(kind)
-        if kind not in bodies:
-            bodies[kind] = block[start:at]
-    return tuple(types), bodies
-
-
-# A client's extensions repeat, apart from its keys, so what was read is remembered.
-
-
-def _read(reader: Callable[[bytes], tuple[Item, ...]], body: bytes | None) -> tuple[Item, ...]:
-    """The list in an extension; empty if it is absent."""
-    return reader(body) if body is not None else ()
-
-
-@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
-def _uint16s(body: bytes) -> tuple[int, ...]:
-    return _numbers(_Cursor(body).vector(2), 2)
-
-
-@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
-def _versions(body: bytes) -> tuple[int, ...]:
-    return _numbers(_Cursor(body).vector(1), 2)
-
-
-def _uint8s(body: bytes) -> tuple[int, ...]:
-    return tuple(_Cursor(body).vector(1))
-
-
 def _client_hello(body: bytes, wire_length: int, *, datagrams: bool = False) -> ClientHello:
-    cursor = _Cursor(body)
+    cursor = fields.Cursor(body)
     version = cursor.number(2)
     if version >> 8 not in ((0xFE,) if datagrams else (3, 0x7F)):
         raise ProtocolError(f"a ClientHello of version 0x{version:04x}")
@@ -395,10 +294,10 @@ def _client_hello(body: bytes, wire_length: int, *, datagrams: bool = False) -> 
     session_id = cursor.vector(1)
     if datagrams:
         cursor.vector(1)  # the cookie
-    ciphers = _numbers(cursor.vector(2), 2)
+    ciphers = fields.numbers(cursor.vector(2), 2)
     compression = tuple(cursor.vector(1))
-    types, found = _extensions(cursor)
-    names = _read(_host_names, found.get(Extension.SERVER_NAME))
+    types, found = fields.extensions(cursor)
+    names = fields.read(fields.host_names, found.get(Extension.SERVER_NAME))
     return ClientHello(
         legacy_version=version,
         random=random,
@@ -408,61 +307,28 @@ def _client_hello(body: bytes, wire_length: int, *, datagrams: bool = False) -> 
         extensions=types,
         sni=names[0] if names else None,
         more_names=names[1:],
-        alpn=_alpn(found.get(Extension.ALPN)),
-        supported_versions=_read(_versions, found.get(Extension.SUPPORTED_VERSIONS)),
-        groups=_read(_uint16s, found.get(Extension.SUPPORTED_GROUPS)),
-        signature_algorithms=_read(_uint16s, found.get(Extension.SIGNATURE_ALGORITHMS)),
-        signature_algorithms_cert=_read(_uint16s, found.get(Extension.SIGNATURE_ALGORITHMS_CERT)),
-        key_shares=_read(_key_shares, found.get(Extension.KEY_SHARE)),
-        point_formats=_read(_uint8s, found.get(Extension.EC_POINT_FORMATS)),
-        certificate_types=_read(_uint8s, found.get(Extension.SERVER_CERTIFICATE_TYPE)),
+        alpn=fields.alpn(found.get(Extension.ALPN)),
+        supported_versions=fields.read(fields.versions, found.get(Extension.SUPPORTED_VERSIONS)),
+        groups=fields.read(fields.uint16s, found.get(Extension.SUPPORTED_GROUPS)),
+        signature_algorithms=fields.read(fields.uint16s, found.get(Extension.SIGNATURE_ALGORITHMS)),
+        signature_algorithms_cert=fields.read(
+            fields.uint16s, found.get(Extension.SIGNATURE_ALGORITHMS_CERT)
+        ),
+        key_shares=fields.read(fields.key_shares, found.get(Extension.KEY_SHARE)),
+        point_formats=fields.read(fields.uint8s, found.get(Extension.EC_POINT_FORMATS)),
+        certificate_types=fields.read(fields.uint8s, found.get(Extension.SERVER_CERTIFICATE_TYPE)),
         wire_length=wire_length,
     )
 
 
-@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
-def _host_names(body: bytes) -> tuple[str, ...]:
-    """RFC 6066 §3: the names of type 0. Some clients send the extension without a list."""
-    found = []
-    names = _Cursor(_Cursor(body).vector(2) if body else b"")
-    while names:
-        kind = names.number(1)
-        name = names.vector(2)
-        if kind == 0:
-            found.append(name.decode("utf-8", "backslashreplace"))
-    return tuple(found)
-
-
-def _alpn(body: bytes | None) -> tuple[bytes, ...] | None:
-    return None if body is None else _protocols(body)
-
-
-@remembered(_REMEMBERED, _MAX_REMEMBERED_BYTES)
-def _protocols(body: bytes) -> tuple[bytes, ...]:
-    names = _Cursor(_Cursor(body).vector(2))
-    offered = []
-    while names:
-        offered.append(names.vector(1))
-    return tuple(offered)
-
-
-def _key_shares(body: bytes) -> tuple[int, ...]:
-    groups = []
-    shares = _Cursor(_Cursor(body).vector(2))
-    while shares:
-        groups.append(shares.number(2))
-        shares.vector(2)
-    return tuple(groups)
-
-
 def _sslv2_client_hello(body: bytes, wire_length: int) -> ClientHello:
     """RFC 5246 §E.2 (and the SSL 2.0 draft): first the lengths, then the fields."""
-    cursor = _Cursor(body)
+    cursor = fields.Cursor(body)
     version = cursor.number(2)
     specs, session_id, challenge = (cursor.number(2) for _ in range(3))
     if specs % 3 or version not in (0x0002, *range(0x0300, 0x0304)):
         raise ProtocolError("a broken SSLv2 ClientHello")
-    ciphers = _numbers(cursor.take(specs), 3)
+    ciphers = fields.numbers(cursor.take(specs), 3)
     return ClientHello(
         legacy_version=version,
         session_id=cursor.take(session_id),
@@ -474,7 +340,7 @@ def _sslv2_client_hello(body: bytes, wire_length: int) -> ClientHello:
 
 
 def _server_hello(body: bytes, *, datagrams: bool = False) -> ServerHello:
-    cursor = _Cursor(body)
+    cursor = fields.Cursor(body)
     version = cursor.number(2)
     if version >> 8 not in ((0xFE,) if datagrams else (3, 0x7F)):
         raise ProtocolError(f"a ServerHello of version 0x{version:04x}")
@@ -484,9 +350,9 @@ def _server_hello(body: bytes, *, datagrams: bool = False) -> ServerHello:
     session_id = b"" if early_draft else cursor.vector(1)
     cipher = cursor.number(2)
     compression = 0 if early_draft else cursor.number(1)
-    types, found = _extensions(cursor)
+    types, found = fields.extensions(cursor)
     selected = found.get(Extension.SUPPORTED_VERSIONS)
-    alpn = _alpn(found.get(Extension.ALPN))
+    alpn = fields.alpn(found.get(Extension.ALPN))
     share = found.get(Extension.KEY_SHARE)
     return ServerHello(
         legacy_version=version,
@@ -495,8 +361,8 @@ def _server_hello(body: bytes, *, datagrams: bool = False) -> ServerHello:
         cipher_suite=cipher,
         compression=compression,
         extensions=types,
-        selected_version=_Cursor(selected).number(2) if selected is not None else None,
+        selected_version=fields.Cursor(selected).number(2) if selected is not None else None,
         alpn=alpn[0] if alpn else None,
-        group=_Cursor(share).number(2) if share is not None else None,
+        group=fields.Cursor(share).number(2) if share is not None else None,
         psk=Extension.PRE_SHARED_KEY in types,
     )
