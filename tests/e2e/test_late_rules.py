@@ -105,6 +105,26 @@ def test_a_chain_that_is_loaded_late_and_drops_what_is_sent_is_named(router, ses
         told.wait("inet theirs c drops by policy what this host sends")
 
 
+def test_an_address_that_has_gone_is_not_taken_for_a_rule_that_drops(lab, intercept):
+    """As with a network of Docker's that is removed: its address and its rules go together."""
+    told = Told(intercept(iface=LAN))
+    with ExitStack() as early:
+        Router(lab.router, early).ip(f"addr add 203.0.113.1/24 dev {LAN}")
+        client = Router(lab.client, early)
+        client.ip("addr add 203.0.113.2/24 dev eth0")
+        client.ip(f"route add {SERVER_V4} via 203.0.113.1")
+        comes_to(lab.client, "echo", (SERVER_V4,))  # accepted at the address that goes
+    rules = "ct state established accept\noif lo accept\nmeta l4proto icmpv6 accept"
+    first = chain("output", rules, policy="drop")
+    with ExitStack() as late:
+        Router(lab.router, late).load(first)
+        told.wait("inet theirs c drops by policy")
+        second = f"table inet theirs {{ {first.replace('chain c', 'chain d')} }}"
+        lab.router.run("nft", "-f", "-", input=second)
+        told.wait("inet theirs d drops by policy")  # so all is said of the first change
+    assert DROPPED not in told.session.said()
+
+
 def test_a_chain_that_drops_answers_alone_is_named(lab, router, intercept, tmp_path) -> None:
     """What it drops is no first packet, and does not pass it with a session."""
     router.load(chain("forward", f"ip saddr {SERVER_V4} drop"))

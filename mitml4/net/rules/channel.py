@@ -169,10 +169,13 @@ class HostChannel:
         return self._add(entry), own
 
     def own_ip(self, *, v6: bool) -> str:
-        """The address at which connections of this IP version were last accepted, otherwise an
-        address of this host."""
-        with suppress(OSError):
-            return self._own_ips.get(v6) or source_towards(_ELSEWHERE[v6], place=self.place)
+        """An address of this host: the one at which connections of this IP version were last
+        accepted, unless the interface that had it has lost it or is gone."""
+        last = self._own_ips.get(v6)
+        for destination in (last and Address(last, self._port), _ELSEWHERE[v6]):
+            if destination:
+                with suppress(OSError):
+                    return source_towards(destination, place=self.place)
         return _LOOPBACK_IPS[v6]
 
     def refuse(self, held: HeldSyn, refusal: Refusal) -> None:
