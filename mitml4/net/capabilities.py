@@ -6,6 +6,7 @@ linux/capability.h.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ __all__ = [
     "hand_down",
     "has",
     "keep_only",
+    "missing_capability_hint",
     "outliving_root",
 ]
 
@@ -66,6 +68,16 @@ OVER_MEMORY: Final = (
 def has(*capabilities: Capability) -> bool:
     """Whether this process has all of them, over what its user namespace owns."""
     return all(_effective() >> capability & 1 for capability in capabilities)
+
+
+def missing_capability_hint(
+    as_root: str = "run as root: sudo mitml4 …", image: str = "IMAGE"
+) -> str:
+    """What gives a session its capabilities: `as_root`, unless this is root already, which lacks
+    them in a container."""
+    if os.geteuid() != 0:
+        return as_root
+    return f"docker run --cap-add NET_ADMIN --cap-add NET_RAW {image}"
 
 
 def hand_down(capabilities: Iterable[Capability]) -> None:

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Final
 
 from mitml4.errors import MachineError
+from mitml4.net.capabilities import missing_capability_hint
 from mitml4.net.firewall.chains import Chain, Rule
 from mitml4.net.firewall.fates import (
     counts_connections,
@@ -49,12 +50,14 @@ _COMMENT: Final = regex(r'comment "[^"]*"')
 
 
 class RulesHiddenError(MachineError):
-    """The rules of this network are visible only to root."""
+    """The rules of this network are visible only to those who may change them."""
 
-    def __init__(
-        self, message: str = "only root sees the rules", *, hint: str = "sudo mitml4 doctor"
-    ) -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self) -> None:
+        super().__init__(
+            "the rules are visible only with CAP_NET_ADMIN",
+            hint=missing_capability_hint("sudo mitml4 doctor"),
+        )
+        self.args = ()  # pickle creates a copy from these
 
 
 class HostRules:

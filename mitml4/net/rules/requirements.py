@@ -67,4 +67,6 @@ def _check_privilege() -> None:
         ("CAP_NET_RAW", Capability.NET_RAW),
     ):
         if not capabilities.has(capability):
-            raise MachineError(f"interception needs {name}", hint="run as root: sudo mitml4 …")
+            raise MachineError(
+                f"interception needs {name}", hint=capabilities.missing_capability_hint(image="…")
+            )

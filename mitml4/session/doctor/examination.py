@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Final
 
 from mitml4.errors import MachineError
 from mitml4.net.namespace.namespace import Namespace
-from mitml4.net.trial.rehearsal import Settings
+from mitml4.net.trial.rehearsal import Outcome, Settings
 from mitml4.session.doctor.authority import check_authority
 from mitml4.session.doctor.check import Check, State, as_root
 from mitml4.session.doctor.environment import Rehearsals, check_environment
@@ -55,10 +56,7 @@ def _assess_intercept(
     if missing := _first_failure(tools):
         return _verdict("intercept", "fail", f"not at all: {missing}", _remedies(tools))
     if not power.suffices:
-        found = "not as this user, except in their own containers: it needs root"
-        if outcome.works:
-            found += ", with which it would work as far as can be seen"
-        return _verdict("intercept", "fail", found, (f"sudo mitml4 intercept --iface {_uplink()}",))
+        return _verdict("intercept", "fail", *_lacks_power(power, outcome))
     match outcome.way:
         case "works":
             return _verdict("intercept", "ok", "ready")
@@ -69,6 +67,17 @@ def _assess_intercept(
             blocking = [each for each in environment if each.name not in _HARMLESS]
             trial = as_root(f"mitml4 -vv intercept --iface {_uplink()} --duration 1s")
             return _verdict("intercept", "fail", found, _remedies(blocking) or trial)
+
+
+def _lacks_power(power: Power, outcome: Outcome) -> tuple[str, tuple[str, ...]]:
+    """Why this user cannot intercept, and the remedies."""
+    if os.geteuid() == 0:
+        remedies = check_privilege(power).remedy
+        return "not here: root lacks power over this network, as in a container", remedies
+    found = "not as this user, except in their own containers: it needs root"
+    if outcome.works:
+        found += ", with which it would work as far as can be seen"
+    return found, (f"sudo mitml4 intercept --iface {_uplink()}",)
 
 
 def _assess_run(checks: Sequence[Check]) -> Check:

@@ -99,7 +99,7 @@ def check_privilege(power: Power) -> Check:
         remedy = "mitml4 doctor  # outside of that namespace, as root"
     else:
         found = f"{who} lacks it, or CAP_NET_RAW: intercept needs both, run neither"
-        remedy = "sudo mitml4 doctor"
+        remedy = capabilities.missing_capability_hint("sudo mitml4 doctor")
     return Check(
         group="privilege", name="CAP_NET_ADMIN", state="fail", found=found, remedy=(remedy,)
     )

@@ -141,7 +141,7 @@ def test_a_wall_is_not_blamed_for_a_loopback_that_is_down(on_host) -> None:
 
 def test_rules_that_only_root_sees_are_not_assessed(on_host) -> None:
     check = on_host(lambda: check_input(Rehearsals(Settings.read(), None)))
-    assert (check.state, check.remedy) == ("skip", ("sudo mitml4 doctor",))
+    assert (check.state, check.remedy) == ("skip", (RulesHiddenError().hint,))
 
 
 def test_rules_that_cannot_be_read_are_not_said_to_be_roots() -> None:

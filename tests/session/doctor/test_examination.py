@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mitml4.errors import MachineError
-from mitml4.net.firewall.host_rules import HostRules
+from mitml4.net.firewall.host_rules import HostRules, RulesHiddenError
 from mitml4.net.namespace.namespace import Namespace
 from mitml4.net.trial.rehearsal import Outcome, Settings, Stage
 from mitml4.session.doctor.check import Check
@@ -54,10 +54,19 @@ def failing(name: str, *remedy: str) -> Check:
         ),
     ],
 )
-def test_the_verdict_on_intercept(outcome, power, state: str, found: str) -> None:
+def test_the_verdict_on_intercept(outcome, power, state: str, found: str, monkeypatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
     verdict = _assess_intercept(power, Always(outcome), [], [])
     assert (verdict.state, verdict.found) == (state, found)
     assert bool(verdict.remedy) == (state == "fail")
+
+
+def test_root_of_a_container_needs_no_sudo(monkeypatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    verdict = _assess_intercept(USER, Always(Outcome("untried")), [], [])
+    assert verdict.found == "not here: root lacks power over this network, as in a container"
+    assert verdict.remedy == ("docker run --cap-add NET_ADMIN --cap-add NET_RAW IMAGE",)
+    assert RulesHiddenError().hint == verdict.remedy[0]
 
 
 def test_only_what_blocks_is_to_be_remedied() -> None:
