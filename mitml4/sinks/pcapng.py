@@ -3,7 +3,9 @@
 Theory of operation: taps give every TCP packet of their interfaces as it is on the wire. Packets of
 our flows are kept, identified by addresses and ports. A packet is held for a second before it is
 written: by then its flow, the flow's stack and the TLS secrets are known, and a reader of the file
-needs secrets before the packets. Packets that come faster than they can be written are missing and
+needs secrets before the packets. On a bridge, br_netfilter translates a client's packets to the
+address of the session's listener before a tap sees them: they are written as the client has sent
+them. Packets that come faster than they can be written are missing and
 counted, as in the kernel. Flows never wait.
 """
 
@@ -12,8 +14,8 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import field
+from collections.abc import Iterable, Sequence
+from dataclasses import field, replace
 from pathlib import Path
 from socket import AF_INET, AF_INET6, inet_pton
 from typing import Final
@@ -26,7 +28,7 @@ from mitml4.address import Address
 from mitml4.capture.files import writer
 from mitml4.capture.files.comments import CaptureSide, Side
 from mitml4.dataclass import dataclass
-from mitml4.events import FlowClose, FlowLayer, FlowOpen
+from mitml4.events import FlowClose, FlowLayer, FlowOpen, SessionStart
 from mitml4.net.tap import Seen, Tap
 from mitml4.sinks.files import OutputFile, begin_file
 from mitml4.sinks.last_user import LastUser
@@ -96,7 +98,7 @@ class _Held:
 class PacketFile:
     """A sink that writes packets. Events tell it which packets are of which flow."""
 
-    wants = (FlowOpen, FlowLayer, FlowClose, ServerConnected, TlsSecret)
+    wants = (SessionStart, FlowOpen, FlowLayer, FlowClose, ServerConnected, TlsSecret)
 
     def __init__(self, descriptor: int, name: str, taps: Sequence[Tap]) -> None:
         """The descriptor and the taps become ours. The file's first blocks have been written."""
@@ -108,6 +110,10 @@ class PacketFile:
         self._taps = taps
         self._flows: dict[int, _Flow] = {}
         self._legs: dict[bytes, _Leg] = {}
+        self._of_clients: dict[bytes, bytes] = {}
+        """The keys of the clients' packets, by their address and port."""
+        self._listening: frozenset[int] = frozenset()
+        """The ports of the session's listeners."""
         self._ended: deque[tuple[float, _Flow]] = deque()
         self._pending_syns: FIFOCache[bytes, None] = FIFOCache(_MAX_PENDING_SYNS)
         """Connections that have begun and may turn out to be our flows."""
@@ -127,6 +133,8 @@ class PacketFile:
 
     def publish(self, event: Published) -> None:
         match event:
+            case SessionStart():
+                self._listening = frozenset(each.port for each in event.listeners)
             case TlsSecret():  # from any thread
                 self._secrets.append(event.line)
             case ServerConnected():
@@ -135,6 +143,8 @@ class PacketFile:
             case FlowOpen():
                 flow = self._flows[event.flow] = _Flow(event, name=event.name)
                 self._add_leg(flow, "client", event.client, event.destination)
+                key = _key(event.client, event.destination)
+                self._of_clients[_source(key)] = key
             case FlowLayer():
                 flow = self._flows[event.flow]
                 flow.stack.append(event.protocol)
@@ -188,7 +198,8 @@ class PacketFile:
     def _take(self, interface: int, seen: Seen, now: float) -> None:
         """Hold a packet that may be of one of our flows."""
         key, flags = _tcp(seen)
-        if key not in self._legs and key not in self._pending_syns:
+        is_known = key in self._legs or key in self._pending_syns
+        if not (is_known or self._is_translated(key, seen)):
             if flags & (_SYN | _ACK) != _SYN:
                 return
             self._pending_syns[key] = self._pending_syns[_reversed(key)] = None
@@ -222,8 +233,12 @@ class PacketFile:
         while self._held and (self._held[0].since <= since or self._held_bytes > _SOFT_LIMIT):
             held = self._held.popleft()
             self._held_bytes -= len(held.seen.frame)
-            if leg := self._legs.get(held.key):
-                parts.append(_packet(held, leg.comment(held.flags)))
+            key, seen = held.key, held.seen
+            if key not in self._legs and self._is_translated(key, seen):
+                key = self._of_clients.get(_source(key), key)
+                seen = _readdressed(seen, key)
+            if leg := self._legs.get(key):
+                parts.append(_packet(held.interface, seen, leg.comment(held.flags)))
                 size += len(held.seen.frame)
             if size > _SOFT_LIMIT:
                 break
@@ -236,6 +251,10 @@ class PacketFile:
             self._legs[key] = leg
             flow.keys.append(key)
 
+    def _is_translated(self, key: bytes, seen: Seen) -> bool:
+        """Whether a packet is on its way to a listener of the session: one of a client."""
+        return not seen.outgoing and int.from_bytes(key[-2:]) in self._listening
+
     def _forget(self) -> None:
         """Forget closed flows, unless new ones have the same addresses and ports."""
         past = trio.current_time() - _REMEMBERED_S
@@ -247,6 +266,8 @@ class PacketFile:
         for key in flow.keys:
             if (leg := self._legs.get(key)) and leg.flow is flow:
                 del self._legs[key]
+                if self._of_clients.get(_source(key)) == key:
+                    del self._of_clients[_source(key)]
 
     def _statistics(self) -> list[bytes]:
         now_ns = time.time_ns()
@@ -282,12 +303,11 @@ def _introduction(taps: Sequence[Tap]) -> bytes:
     return b"".join([writer.section(f"mitml4 {__version__}"), *interfaces])
 
 
-def _packet(held: _Held, comment: str | None) -> bytes:
+def _packet(interface: int, seen: Seen, comment: str | None) -> bytes:
     """The block of a packet."""
-    seen = held.seen
     return b"".join(
         writer.packet(
-            held.interface,
+            interface,
             seen.time_ns,
             seen.frame,
             seen.length,
@@ -314,6 +334,39 @@ def _key(source: Address, destination: Address) -> bytes:
     family = AF_INET6 if source.is_v6 else AF_INET
     ends = (inet_pton(family, each.ip) for each in (source, destination))
     return b"".join([*ends, source.port.to_bytes(2), destination.port.to_bytes(2)])
+
+
+def _source(key: bytes) -> bytes:
+    return key[: len(key) // 2 - 2] + key[-4:-2]
+
+
+def _readdressed(seen: Seen, key: bytes) -> Seen:
+    """A packet as it was before its destination was translated from that of a key. A checksum that
+    the sender has left to its interface is as wrong as it was."""
+    frame, ip = bytearray(seen.frame), seen.network
+    size = len(key) // 2 - 2
+    is_v4 = size == 4
+    tcp = ip + (frame[ip] & 15) * 4 if is_v4 else ip + 40
+    address = slice(ip + 16, ip + 20) if is_v4 else slice(ip + 24, tcp)
+    port = slice(tcp + 2, tcp + 4)
+    changes = [(frame[address], key[size : 2 * size]), (frame[port], key[-2:])]
+    frame[address], frame[port] = key[size : 2 * size], key[-2:]
+    if is_v4:
+        _correct(frame, ip + 10, changes[:1])
+    _correct(frame, tcp + 16, changes)
+    return replace(seen, frame=bytes(frame))
+
+
+def _correct(frame: bytearray, at: int, changes: Iterable[tuple[bytearray, bytes]]) -> None:
+    """A checksum, after the bytes that it covers have changed (RFC 1624 §3)."""
+    total = ~int.from_bytes(frame[at : at + 2]) & 0xFFFF
+    for before, after in changes:
+        for word in range(0, len(before), 2):
+            total += ~int.from_bytes(before[word : word + 2]) & 0xFFFF
+            total += int.from_bytes(after[word : word + 2])
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    frame[at : at + 2] = (~total & 0xFFFF).to_bytes(2)
 
 
 def _reversed(key: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from mitml4.address import Address
 from mitml4.capture.files.reader import read_packets
 from mitml4.errors import MitmError
-from mitml4.events import FlowClose, FlowLayer, FlowOpen
+from mitml4.events import FlowClose, FlowLayer, FlowOpen, SessionStart
 from mitml4.net.tap import Seen
 from mitml4.sinks import pcapng
 from mitml4.sinks.pcapng import PacketFile
@@ -39,7 +40,9 @@ class StandIn:
         self.closed = False
 
     def see(self, source: Address, destination: Address, flags: int, data: bytes = b"") -> None:
-        frame = packet(source, destination, flags, data)
+        self.see_frame(packet(source, destination, flags, data))
+
+    def see_frame(self, frame: bytes) -> None:
         self._send.send_nowait(Seen(1_700_000_000 * 10**9, frame, 0, len(frame), False))
 
     async def wait(self) -> None:
@@ -65,8 +68,41 @@ def packet(source: Address, destination: Address, flags: int, data: bytes) -> by
     return b"\x45" + bytes(11) + key[:-4] + tcp
 
 
+def summed(frame: bytes) -> bytes:
+    """A packet with its checksums."""
+    is_v4 = frame[0] >> 4 == 4
+    at, ends = (20, frame[12:20]) if is_v4 else (40, frame[8:40])
+    segment = frame[at:]
+    pseudo = ends + len(segment).to_bytes(4) + bytes([0, 0, 0, 6])
+    segment = segment[:16] + checksum(pseudo + segment) + segment[18:]
+    return (
+        frame[: at - 10] + checksum(frame[:at]) + ends + segment if is_v4 else frame[:at] + segment
+    )
+
+
+def checksum(data: bytes) -> bytes:
+    """RFC 1071, of data whose checksum is zero."""
+    data += bytes(len(data) % 2)
+    total = sum(int.from_bytes(data[at : at + 2]) for at in range(0, len(data), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return (~total & 0xFFFF).to_bytes(2)
+
+
 def opened(flow: int = 1, client: Address = CLIENT, server: Address = SERVER) -> FlowOpen:
     return FlowOpen(flow=flow, client=client, destination=server)
+
+
+def started(listener: Address) -> SessionStart:
+    return SessionStart(
+        version="1",
+        mode="intercept",
+        interfaces=("eth0",),
+        listeners=(listener,),
+        ca=None,
+        table=None,
+        pid=1,
+    )
 
 
 def layer(protocol: str, depth: int = 0) -> FlowLayer:
@@ -154,6 +190,36 @@ async def test_both_directions_of_a_flow_are_written_and_nothing_else(
     ]
 
 
+@pytest.mark.parametrize(
+    ("client", "server", "ours"),
+    [(CLIENT, SERVER, OURS), (CLIENT_V6, SERVER_V6, Address("2001:db8::9", 5))],
+    ids=["v4", "v6"],
+)
+async def test_packets_that_a_bridge_has_translated_are_written_as_they_were_sent(
+    tmp_path, tap, client, server, ours
+) -> None:
+    """br_netfilter shows a tap on the bridge the address of the listener (docker0)."""
+    other = Address(client.ip, 2222)
+    async with writing(tmp_path / "x", tap) as sink:
+        sink.publish(started(ours))
+        tap.see_frame(summed(packet(client, ours, ACK, b"early")))
+        await wait_all_tasks_blocked()
+        sink.publish(opened(1, client, server))
+        tap.see_frame(summed(packet(client, ours, ACK, b"up")))
+        tap.see(other, ours, ACK, b"of no flow")
+        tap.see(client, Address(ours.ip, 6), ACK, b"to another port")
+        tap.see(server, client, ACK, b"down")
+        await wait_all_tasks_blocked()
+        sink.publish(closed())
+        tap.see_frame(summed(packet(client, ours, FIN, b"")))
+    assert read(tmp_path / "x")[0] == [
+        summed(packet(client, server, ACK, b"early")),
+        summed(packet(client, server, ACK, b"up")),
+        packet(server, client, ACK, b"down"),
+        summed(packet(client, server, FIN, b"")),
+    ]
+
+
 async def test_the_servers_side_is_written_once_it_is_known(tmp_path, tap) -> None:
     async with writing(tmp_path / "x", tap) as sink:
         sink.publish(opened())
@@ -236,6 +302,9 @@ async def test_a_writer_that_stands_still_lets_go_of_flows_that_are_over(
         sink.publish(TlsSecret(b"a secret"))
     assert len(sink._ended) == pcapng._MAX_ENDED
     assert len(sink._secrets) == pcapng._MAX_SECRETS
+    monkeypatch.setattr(pcapng, "_REMEMBERED_S", -1.0)
+    sink._forget()
+    assert (sink._ended, sink._legs, sink._of_clients) == (deque(), {}, {})
     async with trio.open_nursery() as nursery:
         await nursery.start(sink.run)
         await sink.aclose()
