@@ -60,6 +60,10 @@ class IncomingConnection(Protocol):
     @property
     def destination(self) -> Address: ...
     @property
+    def asked(self) -> Address:
+        """What the client has connected to, which others may have translated."""
+
+    @property
     def source(self) -> Address:
         """The source address that the server would see without us: the client's, or its
         translation."""

@@ -49,6 +49,7 @@ from mitml4.sinks.commands import Command, Measure, PassThrough, Refuse, Reset, 
 from mitml4.sinks.notes import Notes
 from mitml4.sinks.sink import LiveSink, Sink
 from mitml4.sinks.updates import (
+    ClientAsked,
     Note,
     OutputFailed,
     Stopping,
@@ -374,6 +375,9 @@ class Session:
         services: Services,
         process: RunningProcess | None = None,
     ) -> None:
+        if connection.asked is not connection.destination and self.hub.wants(ClientAsked):
+            ends = {"client": connection.client, "destination": connection.destination}
+            self.hub.publish(ClientAsked(**ends, asked=connection.asked))
         self.flows.enter(_queued(connection, source, services, process))
 
     async def drain(self) -> None:

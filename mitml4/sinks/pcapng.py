@@ -32,7 +32,7 @@ from mitml4.events import FlowClose, FlowLayer, FlowOpen, SessionStart
 from mitml4.net.tap import Seen, Tap
 from mitml4.sinks.files import OutputFile, begin_file
 from mitml4.sinks.last_user import LastUser
-from mitml4.sinks.updates import Published, ServerConnected, TlsSecret
+from mitml4.sinks.updates import ClientAsked, Published, ServerConnected, TlsSecret
 from mitml4.turn import Turn
 from mitml4.whole_writes import write_parts
 
@@ -98,7 +98,15 @@ class _Held:
 class PacketFile:
     """A sink that writes packets. Events tell it which packets are of which flow."""
 
-    wants = (SessionStart, FlowOpen, FlowLayer, FlowClose, ServerConnected, TlsSecret)
+    wants = (
+        SessionStart,
+        ClientAsked,
+        FlowOpen,
+        FlowLayer,
+        FlowClose,
+        ServerConnected,
+        TlsSecret,
+    )
 
     def __init__(self, descriptor: int, name: str, taps: Sequence[Tap]) -> None:
         """The descriptor and the taps become ours. The file's first blocks have been written."""
@@ -110,6 +118,8 @@ class PacketFile:
         self._taps = taps
         self._flows: dict[int, _Flow] = {}
         self._legs: dict[bytes, _Leg] = {}
+        self._asked: FIFOCache[bytes, Address] = FIFOCache(_MAX_PENDING_SYNS)
+        """What clients of coming flows have connected to, by the keys of the flows."""
         self._of_clients: dict[bytes, bytes] = {}
         """The keys of the clients' packets, by their address and port."""
         self._listening: frozenset[int] = frozenset()
@@ -137,13 +147,16 @@ class PacketFile:
                 self._listening = frozenset(each.port for each in event.listeners)
             case TlsSecret():  # from any thread
                 self._secrets.append(event.line)
+            case ClientAsked():
+                self._asked[_key(event.client, event.destination)] = event.asked
             case ServerConnected():
                 if leg := self._legs.get(_key(event.client, event.wanted)):
                     self._add_leg(leg.flow, "server", event.source, event.destination)
             case FlowOpen():
                 flow = self._flows[event.flow] = _Flow(event, name=event.name)
-                self._add_leg(flow, "client", event.client, event.destination)
-                key = _key(event.client, event.destination)
+                key = self._add_leg(flow, "client", event.client, event.destination)
+                if asked := self._asked.pop(key, None):
+                    key = self._add_leg(flow, "client", event.client, asked)
                 self._of_clients[_source(key)] = key
             case FlowLayer():
                 flow = self._flows[event.flow]
@@ -245,11 +258,13 @@ class PacketFile:
             await turn.rest()
         return parts
 
-    def _add_leg(self, flow: _Flow, side: Side, source: Address, destination: Address) -> None:
+    def _add_leg(self, flow: _Flow, side: Side, source: Address, destination: Address) -> bytes:
+        """Returns the key of the packets from the source."""
         leg = _Leg(flow, side)
         for key in (_key(source, destination), _key(destination, source)):
             self._legs[key] = leg
             flow.keys.append(key)
+        return flow.keys[-2]
 
     def _is_translated(self, key: bytes, seen: Seen) -> bool:
         """Whether a packet is on its way to a listener of the session: one of a client."""

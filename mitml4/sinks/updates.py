@@ -15,6 +15,7 @@ from mitml4.events import Event
 
 __all__ = [
     "BytesMoved",
+    "ClientAsked",
     "ConnectionRefused",
     "Note",
     "OutputFailed",
@@ -62,6 +63,16 @@ class QuicBlocked(Update):
 @dataclass(frozen=True, slots=True)
 class ConnectionRefused(Update):
     """A connection beyond the limits was refused. It is not a flow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientAsked(Update):
+    """The connection of a coming flow, from `client` to `destination`, was to `asked` before others
+    translated that (a port that Docker publishes)."""
+
+    client: Address
+    destination: Address
+    asked: Address
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

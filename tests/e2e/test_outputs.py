@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 
 import mitml4
+from mitml4.lab.network import CLIENT_V4, ROUTER_LAN_V4
+from tests.e2e.others import Router
 
 V4 = "198.51.100.2"
 
@@ -137,6 +140,31 @@ def test_the_packets_are_open_to_wireshark(intercept, visit, tshark, tmp_path, i
         said = f"flow {number}, {side}'s side: tls › http/2 (www.example, closed)"
         assert said in comments
         assert (flow.opened["client"]["port"] in seen) == (side == "client")
+
+
+@pytest.fixture
+def published(lab):
+    """A port of the router's that it translates to nginx's, as Docker does."""
+    rule = f"ip daddr {ROUTER_LAN_V4} tcp dport 8443 dnat ip to {V4}:443"
+    head = "type nat hook prerouting priority dstnat"
+    with ExitStack() as undo:
+        Router(lab.router, undo).load(f"chain published {{ {head}; {rule}; }}")
+        yield 8443
+
+
+@pytest.mark.usefixtures("nginx")
+def test_the_packets_of_a_published_port_are_open_to_wireshark(
+    published, intercept, visit, tshark, tmp_path
+):
+    path = tmp_path / "packets.pcapng"
+    session = intercept("-w", str(path), iface="lan")
+    there = f"www.example:{published}"
+    visit(session, f"https://{there}/", options=["--resolve", f"{there}:{ROUTER_LAN_V4}"])
+    assert session.stop() == 0
+    packets = tshark(path, "http2.headers.authority", "ip.src", "ip.dst", "tcp.dstport")
+    requests = [ends for authority, *ends in packets if authority]
+    assert requests == [[CLIENT_V4, ROUTER_LAN_V4, str(published)]]
+    assert (ROUTER_LAN_V4, CLIENT_V4) in {(source, to) for _, source, to, _ in packets}
 
 
 @pytest.mark.usefixtures("nginx")

@@ -160,6 +160,10 @@ class Arrived:
     local_ends: None = None
 
     @property
+    def asked(self) -> Address:
+        return self.destination
+
+    @property
     def source(self) -> Address:
         return self.client
 

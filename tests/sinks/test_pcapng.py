@@ -21,7 +21,7 @@ from mitml4.events import FlowClose, FlowLayer, FlowOpen, SessionStart
 from mitml4.net.tap import Seen
 from mitml4.sinks import pcapng
 from mitml4.sinks.pcapng import PacketFile
-from mitml4.sinks.updates import ServerConnected, TlsSecret
+from mitml4.sinks.updates import ClientAsked, ServerConnected, TlsSecret
 
 CLIENT, SERVER, OURS = Address("10.0.0.1", 1111), Address("192.0.2.1", 443), Address("10.0.0.9", 5)
 CLIENT_V6, SERVER_V6 = Address("2001:db8::1", 1111), Address("2001:db8::2", 443)
@@ -187,6 +187,26 @@ async def test_both_directions_of_a_flow_are_written_and_nothing_else(
         packet(client, server, ACK, b"up"),
         packet(server, client, ACK, b"down"),
         packet(client, server, FIN, b""),
+    ]
+
+
+async def test_what_a_client_has_asked_for_is_written_where_others_translate_it(
+    tmp_path, tap
+) -> None:
+    """A port that Docker publishes."""
+    published = Address("192.0.2.9", 8443)
+    async with writing(tmp_path / "x", tap) as sink:
+        sink.publish(started(OURS))
+        sink.publish(ClientAsked(client=CLIENT, destination=SERVER, asked=published))
+        tap.see(CLIENT, published, SYN)
+        sink.publish(opened())
+        sink.publish(ServerConnected(client=CLIENT, wanted=SERVER, source=OURS, destination=SERVER))
+        tap.see(published, CLIENT, SYN_ACK)
+        tap.see_frame(summed(packet(CLIENT, OURS, ACK, b"on a bridge")))
+    assert read(tmp_path / "x")[0] == [
+        packet(CLIENT, published, SYN, b""),
+        packet(published, CLIENT, SYN_ACK, b""),
+        summed(packet(CLIENT, published, ACK, b"on a bridge")),
     ]
 
 

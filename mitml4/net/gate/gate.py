@@ -269,6 +269,7 @@ class PendingConnection:
         self.held = held
         self.client: Final = held.syn.client
         self.destination: Final = held.destination
+        self.asked: Final = held.syn.destination
         self.source: Final = held.source
         self.interface: Final = held.interface
         self._gate = gate

@@ -25,6 +25,10 @@ class Elsewhere:
         return self.original.client
 
     @property
+    def asked(self) -> Address:
+        return self.original.asked
+
+    @property
     def source(self) -> Address:
         return self.original.source
 

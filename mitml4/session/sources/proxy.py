@@ -47,6 +47,10 @@ class ProxyClient:
         return self.accepted.own
 
     @property
+    def asked(self) -> Address:
+        return self.accepted.own
+
+    @property
     def local_ends(self) -> Ends | None:
         is_local = is_loopback(self.client) or self.client.ip == self.destination.ip
         return (self.client, self.destination) if is_local else None

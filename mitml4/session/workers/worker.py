@@ -328,7 +328,7 @@ class _Connection:
         self._socket = None if descriptor is None else socket.socket(fileno=descriptor)
         self.key = begun.key
         self.client = begun.client
-        self.destination = begun.destination
+        self.destination = self.asked = begun.destination
         self.source = begun.origin
         self.interface = begun.interface
         self.local_ends = begun.local_ends

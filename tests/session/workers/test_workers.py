@@ -64,7 +64,7 @@ class Connection:
     """One that waits to be accepted."""
 
     client = source = CLIENT
-    destination = SERVER
+    destination = asked = SERVER
     interface = "lan"
     local_ends = None
     accept: Any = None
