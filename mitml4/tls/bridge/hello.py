@@ -81,7 +81,8 @@ class RelayedHello:
     """Whether all sessions that the client offers to resume are unknown to us, and there are
     some."""
     accepts_tickets: bool
-    """Whether the client can resume a session with a key exchange (psk_dhe_ke)."""
+    """Whether the client may resume a session with a key exchange (psk_dhe_ke). Erlang lists its
+    modes only in the hello that resumes one; servers send it tickets all the same."""
     allows_psk_alone: bool
     """Whether a session may be resumed without a key exchange (psk_ke)."""
     compression_algorithms: tuple[int, ...]
@@ -174,7 +175,7 @@ def relay_hello(
         older_ticket=relay.older_ticket,
         offers_unknown_session=_offers_session(parsed, relay)
         and not (relay.ticket or relay.older_ticket),
-        accepts_tickets=_PSK_DHE_KE in relay.psk_modes,
+        accepts_tickets=not relay.psk_modes or _PSK_DHE_KE in relay.psk_modes,
         allows_psk_alone=_PSK_KE in relay.psk_modes,
         compression_algorithms=relay.compression_algorithms,
         credential_algorithms=relay.credential_algorithms,

@@ -272,7 +272,14 @@ def test_what_else_is_read_of_a_hello() -> None:
     assert plain.compression_algorithms == plain.credential_algorithms == ()
     assert plain.record_size_limit is plain.ticket is plain.ticket_at(0) is None
     assert not plain.allows_psk_alone
-    assert not plain.accepts_tickets
+
+
+@pytest.mark.parametrize("modes", ["", "0101", "020001", "0100"])
+def test_tickets_are_for_clients_that_do_not_exclude_a_key_exchange(modes: str) -> None:
+    """Erlang lists no modes in a hello that resumes nothing."""
+    listed = [(Extension.PSK_KEY_EXCHANGE_MODES, bytes.fromhex(modes))] if modes else []
+    relayed = relay_hello(a_stream(VERSIONS, shares(), *listed), Replacements())
+    assert relayed.accepts_tickets == (modes != "0100")
 
 
 def test_a_hello_of_tls_1_2_has_other_random_fields_and_another_ticket() -> None:
