@@ -157,7 +157,10 @@ class FlowPolicy:
         if (action, reason) == ("block", NOT_ALLOWED) and self.also_known:
             action, reason = self.policy((self.known[0], *self.also_known))
         if action == "block":
-            raise Blocked(reason, self.known[-1])
+            names = (*self.known[1:], *self.also_known)
+            is_named = reason == NOT_ALLOWED and not all(map(self.blocks, names))
+            # Where a name is allowed, its address is what has to be named: a private one.
+            raise Blocked(reason, self.known[0] if is_named else self.known[-1])
 
     def check_block(self) -> None:
         """Raises Blocked if something blocks the destination; whether it is allowed does not

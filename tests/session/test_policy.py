@@ -451,3 +451,21 @@ def test_what_the_authority_may_not_sign_is_passed_through() -> None:
         assert policy.decide([Target(host, 443), server]).action == action, host
     passed = policy.decide([Target("other.example", 443), Target("www.example.com", 443)])
     assert passed == PolicyDecision("passthrough", "--permit-domain")
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [
+        (("api.example",), "10.1.2.3:443"),
+        (("other.example", "api.example"), "10.1.2.3:443"),
+        (("other.example",), "other.example:443"),
+        ((), "10.1.2.3:443"),
+    ],
+)
+def test_the_private_address_of_a_name_that_is_allowed_is_what_is_refused(names, refused) -> None:
+    """So that one knows what to name, such as the network of containers."""
+    policy = Policy(allow=(HostPattern.parse("api.example"),))
+    ends = [Target(each, 443) for each in ("10.1.2.3", *names)]
+    flow = FlowPolicy.of_flow(policy.decide, ends[0], ends[1:])
+    with pytest.raises(Blocked, match=f"{refused} is not in --allow"):
+        flow.check_destination()
