@@ -7,7 +7,7 @@ import os
 import pytest
 
 from mitml4.errors import UsageError
-from mitml4.session.attach.attachment import Attachment
+from mitml4.session.attach.attachment import Attachment, _cgroup_path
 from mitml4.session.config import Attach
 
 
@@ -16,4 +16,20 @@ def test_the_network_of_this_host_is_refused_and_the_alternatives_are_named() ->
         Attachment.open(Attach("pid", str(os.getpid())), trust=False)
     assert caught.value.hint
     assert "--iface" in caught.value.hint
-    assert f"/proc/{os.getpid()}/cgroup" in caught.value.hint
+    assert "--cgroup" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("listing", "path"),
+    [
+        ("0::/docker/12f3\n", "/docker/12f3"),
+        (
+            "9:name=systemd:/docker/12f3\n0::/system.slice/docker-12f3.scope\n",
+            "/system.slice/docker-12f3.scope",
+        ),
+        ("4:memory:/docker/12f3\n0::/\n", None),
+        ("4:memory:/docker/12f3\n", None),
+    ],
+)
+def test_the_cgroup_that_is_named_instead_is_of_version_2(listing: str, path: str | None) -> None:
+    assert _cgroup_path(listing) == path

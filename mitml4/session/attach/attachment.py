@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Self, assert_never
 
 from mitml4.dataclass import dataclass
@@ -86,7 +87,20 @@ def _instead_of(target: Target) -> str:
     hint = "mitml4 intercept --iface NAME, for all connections of this host"
     if target.pid is None:
         return hint
-    return f"{hint}; --cgroup PATH, for those of a cgroup: cat /proc/{target.pid}/cgroup"
+    listing = Path(f"/proc/{target.pid}/cgroup")
+    try:
+        path = _cgroup_path(listing.read_text())
+    except OSError:
+        path = None
+    if path is None:
+        return f"{hint}; --cgroup PATH, for those of a cgroup: cat {listing}"
+    return f"{hint}; --cgroup {path}, for those of its cgroup"
+
+
+def _cgroup_path(listing: str) -> str | None:
+    """The path of a cgroup of version 2 that is not the root, as cgroups(7) describes it."""
+    paths = (line.removeprefix("0::") for line in listing.splitlines() if line.startswith("0::"))
+    return next((path for path in paths if path != "/"), None)
 
 
 def _find(attach: Attach) -> tuple[Target, str | None]:
