@@ -179,6 +179,7 @@ def test_a_gateway_of_wireguard(desk: Desk, named, client, nginx) -> None:
 def test_a_container(desk: Desk, client, nginx) -> None:
     with Recipe("A container") as take, client.namespace.popen(CONTAINER) as program:
         state = {"Pid": program.pid, "Status": "running"}
+        desk.stand_in("docker", "exit 1")  # this host's may have a container of this name
         desk.stand_in("podman", f"echo '{json.dumps([{'Name': 'web', 'State': state}])}'")
         with desk.session(take("sudo mitml4 intercept")):
             assert visit(client) == HELLO
