@@ -121,8 +121,10 @@ def test_the_connections_of_a_running_program_are_intercepted(
             ended = inside(program, *argv)
             assert ended.returncode == 0, ended.stderr
         ours = ssl.PEM_cert_to_DER_cert(session.ca.read_text())
-        store = Path(f"/proc/{program.pid}/root/etc/ssl/certs/java/cacerts").read_bytes()
-        assert read_truststore(store) == [
+        certs = Path(f"/proc/{program.pid}/root/etc/ssl/certs")
+        (for_guile,) = certs.glob("*.pem")
+        assert ssl.PEM_cert_to_DER_cert(for_guile.read_text()) == ours
+        assert read_truststore((certs / "java/cacerts").read_bytes()) == [
             ssl.PEM_cert_to_DER_cert(authority.root.read_text()),
             ours,
         ]

@@ -101,6 +101,10 @@ def test_a_directory_of_roots_is_shown_with_ours(system: Path, tmp_path: Path) -
     for name, content in given.files.items():
         if name.startswith(f"{place}/"):
             (shown / Path(name).name).write_bytes(content)
+    names = {each.name for each in shown.iterdir()}
+    assert {name for name in names if name.endswith(".pem")} == {  # which Guile reads
+        f"{name}.pem" for name in names if not name.endswith(".pem")
+    }
     for number, certificate in enumerate([company, authorities.widest.certificate]):
         leaf = tmp_path / f"{number}.pem"
         leaf.write_bytes(certificate.public_bytes(Encoding.PEM))
@@ -113,6 +117,7 @@ def test_openssl_finds_it_in_the_hashed_directory(system: Path, tmp_path) -> Non
     place = tmp_path / "hashed"
     place.mkdir()
     (hashed,) = [name for name in given.files if name.endswith(".0")]
+    assert given.files[f"{hashed}.pem"] == given.files[hashed]  # which Guile reads
     (place / hashed).write_bytes(given.files[hashed])
     certificate = authorities.widest.certificate
     (place / "leaf.pem").write_bytes(certificate.public_bytes(Encoding.PEM))

@@ -201,7 +201,8 @@ class _Laying:
                 number += 1
                 yield None
             else:
-                added = {name: merged_bundle([self._der])}
+                pem = merged_bundle([self._der])
+                added = {name: pem, f"{name}.pem": pem}  # for OpenSSL, and for Guile
                 does = partial(self._covers.directory, target, added)
                 yield path if self._does(path, target, does) else None
 

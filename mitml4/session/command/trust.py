@@ -94,7 +94,8 @@ def _place_of_bundle() -> Path:
 
 
 def _hashed(certificates: Iterable[bytes]) -> dict[str, bytes]:
-    """The files that OpenSSL reads in a directory of certificates (c_rehash(1)): HASH.0, …"""
+    """The files that OpenSSL reads in a directory of certificates (c_rehash(1)): HASH.0, … Guile
+    reads those whose names end in .pem."""
     return dict(_name_by_hash(certificates))
 
 
@@ -106,5 +107,7 @@ def _name_by_hash(certificates: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
         except crypto.Error:
             continue
         number = certificate.subject_name_hash()
-        yield f"{number:08x}.{seen[number]}", merged_bundle([der])
+        name, pem = f"{number:08x}.{seen[number]}", merged_bundle([der])
+        yield name, pem
+        yield f"{name}.pem", pem
         seen[number] += 1
