@@ -176,7 +176,9 @@ class Contexts:
             suites = [cipher, *(name for name in _tls13_names() if name != cipher)]
             context.set_tls13_ciphersuites(":".join(suites).encode())
         else:
-            context.set_cipher_list(f"{cipher}:ALL:@SECLEVEL=0".encode())
+            is_anonymous = cipher.startswith(("ADH-", "AECDH-"))
+            others = "ALL" if is_anonymous else "ALL:!aNULL"  # the client is to see the certificate
+            context.set_cipher_list(f"{cipher}:{others}:@SECLEVEL=0".encode())
         context.use_certificate(leaf.certificate)
         for certificate in leaf.chain:
             context.add_extra_chain_cert(certificate)

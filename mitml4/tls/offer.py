@@ -126,12 +126,12 @@ class Offer:
         known = [cipher_names()[suite] for suite in self.cipher_suites if suite in cipher_names()]
         older = [name for name in known if not name.startswith("TLS_")]
         newer = [name for name in known if name.startswith("TLS_")]
-        if not known:
-            raise SSL.Error
         if older:
             context.set_cipher_list(":".join([*older, f"@SECLEVEL={security_level}"]).encode())
-        elif self.highest_version >= _TLS_1_3:
+        elif newer and self.highest_version >= _TLS_1_3:
             context.set_min_proto_version(_TLS_1_3)
+        else:
+            raise SSL.Error
         if newer:
             context.set_tls13_ciphersuites(":".join(newer).encode())
 

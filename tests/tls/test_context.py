@@ -28,20 +28,20 @@ from tests.tls.bridge.scripted import Server13, own_certificate
 DHE = "DHE-RSA-AES128-GCM-SHA256"
 
 
-def test_a_client_of_finite_fields_gets_its_cipher() -> None:
-    """One that names no group for it: OpenSSL needs parameters then."""
+def client_gets(offered: str, cipher: str) -> str:
+    """The cipher of a client that offers these, whose server has chosen `cipher`."""
     forge = Forge(CertificateAuthority.generate())
     leaf = trio.run(
         lambda: forge.leaf(None, issuer=frozenset({0}), key_type=KeyType.RSA_2048, name="a.test")
     )
-    outcome = Outcome(version=0x0303, cipher=DHE, alpn=b"", extended_master_secret=True)
+    outcome = Outcome(version=0x0303, cipher=cipher, alpn=b"", extended_master_secret=True)
     server = SSL.Connection(Contexts().client_side(leaf, outcome))
     server.set_accept_state()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(DHE)
+    context.set_ciphers(f"{offered}:@SECLEVEL=0")
     incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
     client = context.wrap_bio(incoming, outgoing)
     for _ in range(2):
@@ -52,7 +52,20 @@ def test_a_client_of_finite_fields_gets_its_cipher() -> None:
             server.do_handshake()
         incoming.write(server.bio_read(1 << 16))
     client.do_handshake()
-    assert client.cipher()[0] == DHE
+    agreed = client.cipher()
+    assert agreed
+    return agreed[0]
+
+
+def test_a_client_of_finite_fields_gets_its_cipher() -> None:
+    """One that names no group for it: OpenSSL needs parameters then."""
+    assert client_gets(DHE, DHE) == DHE
+
+
+def test_a_client_gets_no_anonymous_cipher_unless_its_server_has_chosen_one() -> None:
+    anonymous, offered = "ADH-AES256-GCM-SHA384", "ADH-AES256-GCM-SHA384:AES128-SHA"
+    assert client_gets(offered, "ECDHE-RSA-AES128-SHA") == "AES128-SHA"
+    assert client_gets(offered, anonymous) == anonymous
 
 
 def test_a_context_lives_as_long_as_openssl_calls_its_callbacks() -> None:

@@ -172,6 +172,9 @@ def test_what_openssl_does_not_have_is_named_and_left_out() -> None:
 def test_a_client_of_nothing_that_openssl_has_is_not_mirrored() -> None:
     with pytest.raises(SSL.Error):
         the_server_gets(offer(UNKNOWN))
+    older = replace(offer(UNKNOWN, AES_128_GCM), supported_versions=(TLS_1_2,))
+    with pytest.raises(SSL.Error):  # the suite that is known is for TLS 1.3
+        the_server_gets(older)
 
 
 def test_openssls_own_hello_comes_out_as_it_was() -> None:
