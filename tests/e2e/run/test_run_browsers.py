@@ -105,6 +105,8 @@ def argv_of(browser: str, root: bool) -> list[str]:
         return ["firefox-esr", "--headless", ORIGIN]
     quiet = ["--headless", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     quiet += ["--disable-component-update", "--disable-sync", "--user-data-dir=profile"]
+    # It takes the lab's IPv6 for a local network, which a page that came by IPv4 may not use.
+    quiet += ["--disable-features=LocalNetworkAccessChecks"]
     return ["chromium", *quiet, *(["--no-sandbox"] if root else []), ORIGIN]
 
 
