@@ -375,9 +375,9 @@ class Session:
         services: Services,
         process: RunningProcess | None = None,
     ) -> None:
-        if connection.asked is not connection.destination and self.hub.wants(ClientAsked):
-            ends = {"client": connection.client, "destination": connection.destination}
-            self.hub.publish(ClientAsked(**ends, asked=connection.asked))
+        client, destination, asked = connection.client, connection.destination, connection.asked
+        if asked is not destination and self.hub.wants(ClientAsked):
+            self.hub.publish(ClientAsked(client=client, destination=destination, asked=asked))
         self.flows.enter(_queued(connection, source, services, process))
 
     async def drain(self) -> None:

@@ -5,8 +5,8 @@ our flows are kept, identified by addresses and ports. A packet is held for a se
 written: by then its flow, the flow's stack and the TLS secrets are known, and a reader of the file
 needs secrets before the packets. On a bridge, br_netfilter translates a client's packets to the
 address of the session's listener before a tap sees them: they are written as the client has sent
-them. Packets that come faster than they can be written are missing and
-counted, as in the kernel. Flows never wait.
+them. Packets that come faster than they can be written are missing and counted, as in the kernel.
+Flows never wait.
 """
 
 from __future__ import annotations
@@ -352,12 +352,13 @@ def _key(source: Address, destination: Address) -> bytes:
 
 
 def _source(key: bytes) -> bytes:
+    """The address and port that packets of a key come from."""
     return key[: len(key) // 2 - 2] + key[-4:-2]
 
 
 def _readdressed(seen: Seen, key: bytes) -> Seen:
-    """A packet as it was before its destination was translated from that of a key. A checksum that
-    the sender has left to its interface is as wrong as it was."""
+    """A packet with the destination of a key, which it had before that was translated. A checksum
+    that the sender has left to its interface is as wrong as it was."""
     frame, ip = bytearray(seen.frame), seen.network
     size = len(key) // 2 - 2
     is_v4 = size == 4
